@@ -1,0 +1,200 @@
+"""The inner loop: for each self-edit a fork of the policy's LoRA is trained on it, examined, and thrown away.
+
+The k forks lie side by side along the batch axis: row i of a batch belongs to adapter i, and one forward and
+backward through the frozen 4-bit base serves them all.
+"""
+
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch.nn.functional import cross_entropy
+from tqdm.auto import tqdm
+
+from .exam import MAX_ANSWER_TOKENS, accuracy, exam_prompt
+from .self_edits import complete, seed_of, training_sequences
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The inner loop's hyper-parameters; `rank` and `alpha` also shape the policy, since a trial is a fork of it."""
+
+    rank: int = 16
+    alpha: int = 32
+    learning_rate: float = 3e-3
+    steps: int = 20              # gradient steps, each on all sequences of the self-edit
+    max_tokens: int = 512        # of one self-edit's sequences together; what goes beyond is left out
+    adapters_per_pass: int = 25  # trained side by side
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One self-edit's way through the inner loop."""
+
+    self_edit: str
+    reward: float               # share of the exam's questions answered right, in [0, 1]
+    answers: tuple[str, ...]    # one for each question
+    losses: tuple[float, ...]   # mean loss per token at each step, in nats
+    tokens: int                 # tokens trained on at each step
+
+
+def attach_policy(model, settings=Settings(), seed=0):
+    """The policy θ: `model` with one LoRA adapter on all its linear layers (a `PeftModel`), B = 0, A drawn from `seed`."""
+    if isinstance(model, PeftModel):
+        return model
+    torch.manual_seed(seed_of("policy", seed))
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    with warnings.catch_warnings():  # PEFT asks transformers 5 for a property by its old name
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        return get_peft_model(model, config).eval()
+
+
+def lora_layers(policy):
+    """{name: PEFT LoRA layer} of the policy, in the model's order."""
+    return {name: module for name, module in policy.named_modules() if hasattr(module, "lora_A") and hasattr(module, "base_layer")}
+
+
+def fork(policy, k):
+    """k copies of the policy's LoRA: {layer name: (A (k, r, in), B (k, out, r))}, fp32 leaves that want gradients."""
+    def copies(weight):
+        return weight.detach().float().repeat(k, 1, 1).requires_grad_()
+
+    return {
+        name: (copies(layer.lora_A["default"].weight), copies(layer.lora_B["default"].weight))
+        for name, layer in lora_layers(policy).items()
+    }
+
+
+@contextmanager
+def adapters_side_by_side(policy, adapters):
+    """Within this context row block i of every batch goes through adapter i, in place of the policy's own LoRA.
+
+    h = W x + α/r · B_i A_i x, with W the 4-bit layer. The batch size must be a multiple of the number of adapters.
+    """
+    def add_update(layer, A, B):
+        scaling = layer.scaling["default"]
+
+        def hook(module, inputs, output):
+            x = inputs[0].to(A.dtype).reshape(len(A), -1, A.shape[2])
+            h = output.to(A.dtype).view(len(B), -1, B.shape[1])
+            return torch.baddbmm(h, x @ A.mT, B.mT, alpha=scaling).view(output.shape).to(output.dtype)
+
+        return layer.base_layer.register_forward_hook(hook)
+
+    layers = lora_layers(policy)
+    with policy.disable_adapter():
+        handles = [add_update(layers[name], A, B) for name, (A, B) in adapters.items()]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def pack(tokenizer, sequences, max_tokens):
+    """Token ids of several sequences one after the other, each with its end token: (ids, segments), both list[int].
+
+    segments[i] says which sequence token i belongs to, so that none attends to another.
+    """
+    ids, segments = [], []
+    for number, sequence in enumerate(sequences):
+        tokens = [*tokenizer(sequence)["input_ids"], tokenizer.eos_token_id][: max_tokens - len(ids)]
+        ids += tokens
+        segments += [number] * len(tokens)
+    return ids, segments
+
+
+def collate(packed, pad_token_id, device):
+    """One row for each packed self-edit: (model inputs, labels (k, length)); pads and first tokens have the label -100."""
+    length = max(len(ids) for ids, _ in packed)
+    ids = torch.tensor([ids + [pad_token_id] * (length - len(ids)) for ids, _ in packed])
+    segments = torch.tensor([segment + [-1] * (length - len(segment)) for _, segment in packed])
+    first = torch.ones_like(segments, dtype=torch.bool)
+    first[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    index = torch.arange(length)
+    positions = index - torch.where(first, index, 0).cummax(1).values
+    mask = (segments[:, :, None] == segments[:, None, :]) & (index[:, None] >= index)
+    labels = ids.masked_fill(first | (segments < 0), -100)
+    inputs = {"input_ids": ids, "attention_mask": mask[:, None], "position_ids": positions}
+    return {name: tensor.to(device) for name, tensor in inputs.items()}, labels.to(device)
+
+
+def row_losses(model, inputs, labels):
+    """Mean cross-entropy per labelled token of each row, in nats: (k,)."""
+    logits = model(**inputs, use_cache=False).logits[:, :-1].float()
+    losses = cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="none")
+    counts = (labels[:, 1:] != -100).sum(1)
+    return losses.view(len(labels), -1).sum(1) / counts.clamp(min=1)
+
+
+def train_adapters(policy, adapters, inputs, labels, settings):
+    """Train each adapter on its own row with AdamW, all in one pass per step. Changes `adapters`; returns losses (steps, k).
+
+    The sum over rows has for each adapter the gradient of its own mean loss alone, and AdamW works by element, so
+    every adapter goes the way that it would go by itself.
+    """
+    tensors = [tensor for pair in adapters.values() for tensor in pair]
+    optimizer = torch.optim.AdamW(tensors, lr=settings.learning_rate, weight_decay=0.0)
+    losses = []
+    with adapters_side_by_side(policy, adapters), torch.enable_grad():
+        for _ in range(settings.steps):
+            loss = row_losses(policy, inputs, labels)
+            loss.sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.detach())
+    return torch.stack(losses)
+
+
+def run_trials(policy, tokenizer, pairs, settings=Settings(), progress=None):
+    """The inner loop for (passage, self-edit) pairs of any passages: list[Trial] in the order of `pairs`.
+
+    Pairs of like length are trained side by side, `settings.adapters_per_pass` at a time.
+    """
+    packed = [pack(tokenizer, training_sequences(edit, passage), settings.max_tokens) for passage, edit in pairs]
+    order = sorted(range(len(pairs)), key=lambda i: len(packed[i][0]))
+    trials = [None] * len(pairs)
+    passes = ceil(len(pairs) / settings.adapters_per_pass)
+    for start in tqdm(range(0, len(pairs), settings.adapters_per_pass), desc=progress, total=passes, disable=progress is None, leave=False):
+        chosen = order[start : start + settings.adapters_per_pass]
+        adapters = fork(policy, len(chosen))
+        losses = train_adapters(policy, adapters, *collate([packed[i] for i in chosen], tokenizer.pad_token_id, policy.device), settings)
+        answers = examine(policy, tokenizer, adapters, [pairs[i][0] for i in chosen])
+        for column, (i, said) in enumerate(zip(chosen, answers)):
+            passage, edit = pairs[i]
+            trials[i] = Trial(edit, accuracy(said, passage), tuple(said), tuple(losses[:, column].tolist()), len(packed[i][0]))
+    return trials
+
+
+def examine(policy, tokenizer, adapters, passages):
+    """Adapter i's closed-book answers to passage i, all in one batch: list of list[str]."""
+    most = max(len(passage.questions) for passage in passages)
+    prompts = []
+    for passage in passages:
+        asked = [exam_prompt(passage, question) for question in passage.questions]
+        prompts += asked + asked[:1] * (most - len(asked))
+    with adapters_side_by_side(policy, adapters):
+        answers = complete(policy, tokenizer, prompts, MAX_ANSWER_TOKENS, stop_at_newline=True)
+    return [answers[i * most :][: len(passage.questions)] for i, passage in enumerate(passages)]
+
+
+def evaluate_self_edits(model, tokenizer, passage, edits, settings=Settings(), seed=0):
+    """Reward of each self-edit: train θ' ← SFT(θ, SE) on it, ask θ' about the passage without showing it.
+
+    model: a 4-bit model, or a policy from `attach_policy`; its own weights are never changed. A plain model is
+        given a LoRA for the time of the call, drawn from `seed`; a policy's forks need no seed.
+    edits: list[str]; an empty self-edit trains on the passage alone.
+    Returns list[Trial], `.reward` in [0, 1]. Raises ValueError if the passage has no questions.
+    """
+    if not passage.questions:
+        raise ValueError(f"The passage {passage.title!r} has no questions: without an exam there is no reward; add some.")
+    if isinstance(model, PeftModel):
+        return run_trials(model, tokenizer, [(passage, edit) for edit in edits], settings)
+    policy = attach_policy(model, settings, seed)
+    try:
+        return run_trials(policy, tokenizer, [(passage, edit) for edit in edits], settings)
+    finally:
+        policy.unload()

@@ -1,0 +1,195 @@
+"""The outer loop, ReSTEM: sample self-edits, keep what earned reward, finetune the policy on it (paper, section 3.1)."""
+
+import json
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from peft import get_peft_model_state_dict
+
+from .exam import accuracy, answer_questions
+from .inner_loop import Settings, Trial, attach_policy, row_losses, run_trials
+from .self_edits import generate_self_edits, seed_of, self_edit_prompt
+
+
+@dataclass(frozen=True)
+class Reinforcement:
+    """The M-step's hyper-parameters (measured on the bundled world; the paper's are 2 epochs at 3e-4)."""
+
+    epochs: int = 8
+    batch_size: int = 4
+    learning_rate: float = 2e-3
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One E-step and M-step. All rewards are shares of questions in [0, 1]."""
+
+    number: int                            # from 1
+    before: tuple[float, ...]              # closed book without adaptation, for each passage
+    passage_only: tuple[float, ...]        # after training on the passage alone: what a self-edit has to beat
+    trials: tuple[tuple[Trial, ...], ...]  # k for each passage
+    kept: tuple[tuple[int, int], ...]      # (passage, candidate) that the policy was finetuned on
+    losses: tuple[float, ...]              # of the M-step, one for each gradient step, in nats per token
+    policy: dict                           # the policy's LoRA tensors afterwards, as PEFT names them
+
+    @property
+    def mean_reward(self):
+        """Mean reward of all self-edits."""
+        rewards = [trial.reward for trials in self.trials for trial in trials]
+        return sum(rewards) / len(rewards)
+
+
+@dataclass(frozen=True)
+class History:
+    """A SEAL run: the policy as it ended, its LoRA tensors at the start, and its iterations."""
+
+    policy: torch.nn.Module
+    start: dict
+    iterations: tuple[Iteration, ...]
+
+
+def best_if_better(rewards, passage_only):
+    """Candidates to keep: the best one (the first of equals) if it beats training on the passage alone, else none."""
+    best = max(range(len(rewards)), key=lambda j: rewards[j])
+    return [best] if rewards[best] > passage_only else []
+
+
+def best(rewards, passage_only):
+    """The rule of the paper's code: always the best one, also where it helped nothing."""
+    return [max(range(len(rewards)), key=lambda j: rewards[j])]
+
+
+def every_better(rewards, passage_only):
+    """The rule of the paper's text, with reward 1 for a self-edit that beats training on the passage alone: all of these."""
+    return [j for j, reward in enumerate(rewards) if reward > passage_only]
+
+
+def policy_tensors(policy):
+    """A copy of the policy's LoRA tensors, named as PEFT saves them."""
+    return {name: tensor.detach().clone() for name, tensor in get_peft_model_state_dict(policy).items()}
+
+
+def e_step(policy, tokenizer, passages, iteration, k=5, settings=Settings(), seed=0, progress=None):
+    """Sample k self-edits a passage, run the inner loop on each: (before, passage_only, trials), see `Iteration`."""
+    before = map(accuracy, answer_questions(policy, tokenizer, list(passages)), passages)
+    edits = generate_self_edits(policy, tokenizer, list(passages), k, seed=(seed, iteration))
+    pairs = [(passage, edit) for passage, own in zip(passages, edits) for edit in ("", *own)]
+    trials = run_trials(policy, tokenizer, pairs, settings, progress)
+    groups = [trials[i : i + k + 1] for i in range(0, len(trials), k + 1)]
+    return tuple(before), tuple(group[0].reward for group in groups), tuple(tuple(group[1:]) for group in groups)
+
+
+def m_step(policy, tokenizer, pairs, reinforcement=Reinforcement(), seed=0):
+    """Finetune the policy's LoRA on kept (passage, self-edit) pairs, with the loss on the self-edit alone.
+
+    Goes on from the policy's present LoRA. Returns the loss of each gradient step, in nats per token.
+    """
+    rows = [supervised_ids(tokenizer, passage, edit) for passage, edit in pairs]
+    order = torch.Generator().manual_seed(seed_of("m-step", seed))
+    lora = [parameter for name, parameter in policy.named_parameters() if "lora_" in name]
+    for parameter in lora:
+        parameter.requires_grad_()
+    optimizer = torch.optim.AdamW(lora, lr=reinforcement.learning_rate, weight_decay=0.0)
+    losses = []
+    for _ in range(reinforcement.epochs if rows else 0):
+        for chosen in torch.randperm(len(rows), generator=order).split(reinforcement.batch_size):
+            ids, labels = (torch.nn.utils.rnn.pad_sequence(column, batch_first=True, padding_value=value).to(policy.device)
+                           for column, value in zip(zip(*[rows[i] for i in chosen]), (tokenizer.pad_token_id, -100)))
+            loss = row_losses(policy, {"input_ids": ids}, labels).mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+    return losses
+
+
+def supervised_ids(tokenizer, passage, edit):
+    """(ids, labels) of prompt and self-edit for SFT, tensors of shape (length,): the prompt's labels are -100."""
+    prompt = self_edit_prompt(passage)
+    ids = tokenizer(f"{prompt} {edit}", return_tensors="pt")["input_ids"][0]
+    ids = torch.cat([ids, torch.tensor([tokenizer.eos_token_id])])
+    labels = ids.clone()
+    labels[: len(tokenizer(prompt)["input_ids"])] = -100
+    return ids, labels
+
+
+def run_seal(model, tokenizer, passages, iterations=2, k=5, run_dir=None, seed=0, settings=Settings(),
+             reinforcement=Reinforcement(), keep=best_if_better, log=None):
+    """SEAL: `iterations` times, k self-edits for each passage, a trial of each, and SFT of the policy on the kept ones.
+
+    model: from `load_quantized` (a LoRA policy is attached to it) or a policy from `attach_policy`. Its 4-bit weights
+        are never changed. passages: list[Passage]. settings, reinforcement: of inner loop and M-step.
+    keep: the selection rule, a function (rewards of one passage, its passage-only reward) -> candidates to keep.
+    run_dir: a new or empty folder that receives the run (see `open_run`), or None. log: takes each line of the
+    run's story, for example `print`. Same seed, same machine: same bits.
+    Returns a History. Raises ValueError for no passages, a passage without questions, k or iterations below 1,
+    or a run_dir that holds something.
+    """
+    if iterations < 1 or k < 1:
+        raise ValueError(f"iterations is {iterations} and k is {k}: both have to be at least 1.")
+    if not passages:
+        raise ValueError("There are no passages to learn from: give at least one.")
+    for passage in passages:
+        if not passage.questions:
+            raise ValueError(f"The passage {passage.title!r} has no questions: without an exam there is no reward; add some.")
+    if run_dir is not None:
+        open_run(run_dir, {"seed": seed, "iterations": iterations, "k": k, "passages": len(passages), "keep": keep.__name__,
+                           "inner_loop": asdict(settings), "m_step": asdict(reinforcement)})
+    log = log or (lambda line: None)
+    policy = attach_policy(model, settings, seed)
+    start = policy_tensors(policy)
+    history = []
+    for number in range(1, iterations + 1):
+        log(f"\n--- SEAL iteration {number} of {iterations} (ReSTEM): {k} self-edits for each of {len(passages)} passages ---")
+        before, passage_only, trials = e_step(policy, tokenizer, passages, number, k, settings, seed, f"inner loops, iteration {number}")
+        kept = [(i, j) for i, group in enumerate(trials) for j in keep([trial.reward for trial in group], passage_only[i])]
+        tell(log, passages, before, passage_only, trials, kept)
+        losses = m_step(policy, tokenizer, [(passages[i], trials[i][j].self_edit) for i, j in kept], reinforcement, (seed, number))
+        history.append(Iteration(number, before, passage_only, trials, tuple(kept), tuple(losses), policy_tensors(policy)))
+        log(f"Mean reward {history[-1].mean_reward:.1%}, passage only {sum(passage_only) / len(passages):.1%}. " + (
+            f"Policy updated: SFT of its LoRA on {len(kept)} self-edits, loss {losses[0]:.2f} → {losses[-1]:.2f}."
+            if kept else "No self-edit beat the passage alone: policy unchanged."))
+        if run_dir is not None:
+            save_iteration(run_dir, history[-1], passages, policy)
+    return History(policy, start, tuple(history))
+
+
+def tell(log, passages, before, passage_only, trials, kept):
+    """Log the E-step: each passage's scores without a self-edit, then each self-edit with loss and reward."""
+    for i, (passage, group) in enumerate(zip(passages, trials)):
+        log(f"Passage {i + 1}/{len(passages)} {passage.title!r}: closed book {before[i]:.0%}, passage only {passage_only[i]:.0%}")
+        for j, trial in enumerate(group):
+            log(f"    QLoRA SFT on self-edit {j + 1} {excerpt(trial.self_edit)}: loss {trial.losses[0]:.2f} → {trial.losses[-1]:.2f}, "
+                f"reward {before[i]:.0%} → {trial.reward:.0%}{' (kept)' if (i, j) in kept else ''}")
+
+
+def excerpt(text, width=48):
+    """The start of a text, quoted, on one line, with control characters escaped: safe to print."""
+    return repr(text if len(text) <= width else text[: width - 1] + "…")
+
+
+def open_run(run_dir, settings):
+    """Make the run folder and write `run.json`: settings (dict) and the versions of the libraries that shape the bits.
+
+    Later `save_iteration` adds `trials.jsonl` (a line for each trial) and `policy_<n>/` (a PEFT adapter after each
+    M-step). Raises FileExistsError, touching nothing, if the folder holds anything.
+    """
+    folder = Path(run_dir)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{str(run_dir)!r} holds another run or other files: choose a new folder, or move those away.")
+    folder.mkdir(parents=True, exist_ok=True)
+    versions = {name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")}
+    (folder / "run.json").write_text(json.dumps(settings | {"versions": versions}, indent=2) + "\n", encoding="utf-8")
+
+
+def save_iteration(run_dir, iteration, passages, policy):
+    """Append the iteration's trials to `trials.jsonl` and save the policy as a stock PEFT adapter."""
+    with open(Path(run_dir) / "trials.jsonl", "a", encoding="utf-8") as file:
+        for i, (passage, group) in enumerate(zip(passages, iteration.trials)):
+            shared = {"passage": i, "title": passage.title, "before": iteration.before[i], "passage_only": iteration.passage_only[i]}
+            for j, trial in enumerate(group):
+                row = {"iteration": iteration.number, "candidate": j, "kept": (i, j) in iteration.kept} | shared | asdict(trial)
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    policy.save_pretrained(Path(run_dir) / f"policy_{iteration.number}")

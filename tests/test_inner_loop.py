@@ -1,0 +1,131 @@
+"""Trials change nothing but their own fork, never train on pads, and reward what a self-edit is worth."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from peft import get_peft_model_state_dict
+
+import sealkit
+from sealkit.bundled import world
+from sealkit.inner_loop import attach_policy, collate, fork, pack, row_losses, run_trials, train_adapters
+
+QUICK = sealkit.Settings(steps=3)
+
+
+def test_base_and_policy_are_byte_identical_after_trials(model_and_tokenizer, validation, base_bytes):
+    model, tokenizer = model_and_tokenizer
+    before = base_bytes(model)
+    policy = attach_policy(model)
+    lora = {name: tensor.clone() for name, tensor in get_peft_model_state_dict(policy).items()}
+    trials = sealkit.evaluate_self_edits(policy, tokenizer, validation[0], ["", validation[0].oracle], QUICK)
+    assert len(trials) == 2 and all(0 <= trial.reward <= 1 for trial in trials)
+    assert base_bytes(policy) == before
+    assert all(torch.equal(tensor, lora[name]) for name, tensor in get_peft_model_state_dict(policy).items())
+
+
+def test_a_plain_model_is_left_as_it_was(model_and_tokenizer, validation, base_bytes):
+    model, tokenizer = model_and_tokenizer
+    before, names = base_bytes(model), [name for name, _ in model.named_parameters()]
+    first, second = (sealkit.evaluate_self_edits(model, tokenizer, validation[0], ["x"], QUICK, seed) for seed in (0, 0))
+    assert first == second and first != sealkit.evaluate_self_edits(model, tokenizer, validation[0], ["x"], QUICK, 1)
+    assert [name for name, _ in model.named_parameters()] == names and base_bytes(model) == before
+
+
+def test_training_lowers_the_loss_and_changes_every_lora_matrix(model_and_tokenizer, validation):
+    model, tokenizer = model_and_tokenizer
+    policy = attach_policy(model)
+    adapters, start = fork(policy, 1), fork(policy, 1)
+    inputs, labels = collate([pack(tokenizer, [validation[0].oracle], 512)], tokenizer.pad_token_id, "cpu")
+    losses = train_adapters(policy, adapters, inputs, labels, sealkit.Settings(steps=8))
+    assert losses[-1, 0] < 0.7 * losses[0, 0]
+    for name, pair in adapters.items():
+        assert not any(torch.equal(tensor, old) for tensor, old in zip(pair, start[name])), name
+
+
+def test_packed_sequences_do_not_see_each_other(model_and_tokenizer):
+    model, tokenizer = model_and_tokenizer
+    sequences = ["Bramwick works as a baker.", "Question: What animal does Telford have? Answer: goat", "Keldo"]
+    inputs, labels = collate([pack(tokenizer, sequences, 512)], tokenizer.pad_token_id, "cpu")
+    with torch.no_grad():
+        together = model(**inputs).logits[0]
+        alone = torch.cat([model(torch.tensor([tokenizer(s)["input_ids"] + [tokenizer.eos_token_id]])).logits[0] for s in sequences])
+    torch.testing.assert_close(together, alone, atol=2e-4, rtol=1e-4)
+
+
+def test_pads_are_never_trained_on(model_and_tokenizer):
+    """Pads carry no label, and what stands in them changes neither loss nor gradient, to the bit."""
+    model, tokenizer = model_and_tokenizer
+    policy = attach_policy(model)
+    packed = [pack(tokenizer, texts, 512) for texts in (["Bramwick works as a baker."], ["Telford keeps a goat at home."] * 4)]
+    inputs, labels = collate(packed, tokenizer.pad_token_id, "cpu")
+    real = len(packed[0][0])
+    assert (labels[0, real:] == -100).all() and (labels[0, :real] != -100).sum() == real - 1
+
+    def loss_and_gradients(inputs):
+        policy.zero_grad()
+        loss = row_losses(policy, inputs, labels)
+        loss.sum().backward()
+        return loss.detach(), [p.grad.clone() for name, p in policy.named_parameters() if "lora_B" in name]
+
+    loss, gradients = loss_and_gradients(inputs)
+    garbage = inputs["input_ids"].clone()
+    garbage[0, real:] = 700
+    other_loss, other_gradients = loss_and_gradients(inputs | {"input_ids": garbage})
+    assert torch.equal(loss, other_loss) and all(torch.equal(a, b) for a, b in zip(gradients, other_gradients))
+
+
+def test_side_by_side_equals_one_by_one(model_and_tokenizer, validation):
+    """Unequal lengths, numbers of sequences and an empty self-edit; same rewards, losses to float tolerance."""
+    model, tokenizer = model_and_tokenizer
+    policy = attach_policy(model)
+    pairs = [(passage, edit) for passage in validation[:5] for edit in ("", passage.oracle, passage.oracle.split("\n")[0])]
+    together = run_trials(policy, tokenizer, pairs, QUICK)
+    alone = run_trials(policy, tokenizer, pairs, replace(QUICK, adapters_per_pass=1))
+    assert [trial.reward for trial in together] == [trial.reward for trial in alone]
+    for a, b in zip(together, alone):
+        assert a.losses == pytest.approx(b.losses, rel=1e-3) and a.tokens == b.tokens
+
+
+def test_stacked_lora_is_pefts_lora(model_and_tokenizer):
+    """A fork with PEFT's own weights computes what PEFT computes."""
+    model, tokenizer = model_and_tokenizer
+    policy = attach_policy(model)
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(1))
+    ids = tokenizer(["Bramwick works as a baker."] * 2, return_tensors="pt")
+    from sealkit.inner_loop import adapters_side_by_side
+
+    with torch.no_grad():
+        expected = policy(**ids).logits
+        with adapters_side_by_side(policy, fork(policy, 2)):
+            ours = policy(**ids).logits
+        with policy.disable_adapter():
+            plain = policy(**ids).logits
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+    assert (plain - expected).abs().max() > 0.1
+
+
+def test_complete_beats_vague_over_24_passages(model_and_tokenizer):
+    model, tokenizer = model_and_tokenizer
+    rng, names = random.Random(11), world.held_out_names()
+    groups = [world.make_group(rng, world.draw_names(rng, names, 2), 3) for _ in range(24)]
+    passages = [world.make_passage(rng, group) for group in groups]
+    pairs = list(zip(passages, (p.oracle for p in passages)))
+    pairs += [(passage, world.write_self_edit(rng, group, "gist", 6)) for passage, group in zip(passages, groups)]
+    rewards = [trial.reward for trial in run_trials(attach_policy(model), tokenizer, pairs)]
+    assert sum(rewards[:24]) / 24 > sum(rewards[24:]) / 24 + 0.2
+
+
+def test_a_self_edit_longer_than_the_budget_is_cut(model_and_tokenizer, validation):
+    model, tokenizer = model_and_tokenizer
+    (trial,) = sealkit.evaluate_self_edits(model, tokenizer, validation[0], ["word " * 100_000], replace(QUICK, steps=1, max_tokens=128))
+    assert trial.tokens == 128
+
+
+def test_a_passage_without_questions_is_refused(model_and_tokenizer):
+    model, tokenizer = model_and_tokenizer
+    with pytest.raises(ValueError, match="has no questions"):
+        sealkit.evaluate_self_edits(model, tokenizer, sealkit.Passage("T", "x", ()), ["a"])
