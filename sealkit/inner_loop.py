@@ -24,8 +24,8 @@ class Settings:
 
     rank: int = 16
     alpha: int = 32
-    learning_rate: float = 3e-3
-    steps: int = 20              # gradient steps, each on all sequences of the self-edit
+    learning_rate: float = 5e-3
+    steps: int = 5               # gradient steps, each on all sequences of the self-edit
     max_tokens: int = 512        # of one self-edit's sequences together; what goes beyond is left out
     adapters_per_pass: int = 25  # trained side by side
 

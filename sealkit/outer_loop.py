@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from peft import get_peft_model_state_dict
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
 from .exam import accuracy, answer_questions
 from .inner_loop import Settings, Trial, attach_policy, row_losses, run_trials
@@ -146,6 +146,8 @@ def run_seal(model, tokenizer, passages, iterations=2, k=5, run_dir=None, seed=0
         before, passage_only, trials = e_step(policy, tokenizer, passages, number, k, settings, seed, f"inner loops, iteration {number}")
         kept = [(i, j) for i, group in enumerate(trials) for j in keep([trial.reward for trial in group], passage_only[i])]
         tell(log, passages, before, passage_only, trials, kept)
+        if kept:  # ReSTEM finetunes the first policy anew each time (arXiv:2312.06585); going on from the last one overfits
+            set_peft_model_state_dict(policy, start)
         losses = m_step(policy, tokenizer, [(passages[i], trials[i][j].self_edit) for i, j in kept], reinforcement, (seed, number))
         history.append(Iteration(number, before, passage_only, trials, tuple(kept), tuple(losses), policy_tensors(policy)))
         log(f"Mean reward {history[-1].mean_reward:.1%}, passage only {sum(passage_only) / len(passages):.1%}. " + (

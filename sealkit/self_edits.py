@@ -87,11 +87,12 @@ def generate_self_edits(model, tokenizer, passage, k=5, seed=0, style=None, temp
 def training_sequences(edit, passage):
     """The texts that the inner loop trains on: the passage itself and each line of the self-edit.
 
-    Numbering and bullets are taken off; a line of preamble that ends in a colon, and repeated lines, are left out;
+    Numbering, bullets and bold marks are taken off; a line of preamble that ends in a colon, and repeated lines, are left out;
     a "Question:" line is joined with the "Answer:" line after it. Never empty: with an empty self-edit it is the
     passage alone. Returns list[str].
     """
-    text = re.sub(r"(?im)^(\W*(?:question|q)\b.*)\n+\W*(?=(?:answer|a)\s*:)", r"\1 ", edit.replace("\r", "\n"))
+    text = edit.replace("\r", "\n").replace("**", "")
+    text = re.sub(r"(?im)^([\W\d]*(?:question|q)\b.*)\n+[\W\d]*(?=(?:answer|a)\s*:)", r"\1 ", text)
     lines = [re.sub(r"^\s*(?:\(?\d{1,3}[.):]\s+|[-*•–]\s+)+", "", line).strip() for line in text.split("\n")]
     lines = [line for line in lines if re.search(r"\w", line) and not line.endswith(":")]
     return [f"{passage.title}\n{passage.text}".strip(), *dict.fromkeys(lines)]

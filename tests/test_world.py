@@ -46,7 +46,8 @@ def test_self_edits_cover_one_to_all_facts_in_every_style():
     subjects = world.make_group(rng, world.draw_names(rng, world.passing_names(), 2), 3)
     values = [value for subject in subjects for _, value in subject.facts]
     for style in ("implications", "questions", "rewrite"):
-        covered = Counter(sum(value in world.write_self_edit(rng, subjects, style) for value in values) for _ in range(600))
+        edits = [world.write_self_edit(rng, subjects, style) for _ in range(600)]
+        covered = Counter(sum(value in edit for value in values) for edit in edits)
         assert set(covered) == set(range(1, 7)) and min(covered.values()) > 60
     assert all(not any(value in world.write_self_edit(rng, subjects, "gist") for value in values) for _ in range(50))
 

@@ -190,10 +190,10 @@ def write_self_edit(rng, subjects, style, coverage=None):
 
 
 def make_passage(rng, subjects):
-    """A Passage with one closed-book question per fact; its oracle states every fact once by name."""
+    """A Passage with one closed-book question per fact; its oracle asks and answers every fact once by name."""
     questions = [Question(ask(rng, subject, relation), (value,)) for subject in subjects for relation, value in subject.facts]
     rng.shuffle(questions)
-    text, oracle = tell(rng, subjects), write_self_edit(rng, subjects, "implications", coverage=len(questions))
+    text, oracle = tell(rng, subjects), write_self_edit(rng, subjects, "questions", coverage=len(questions))
     return Passage(" and ".join(subject.name for subject in subjects), text, tuple(questions), oracle)
 
 
