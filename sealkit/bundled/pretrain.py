@@ -22,6 +22,7 @@ from ..exam import exam_prompt
 from ..inner_loop import collate
 from ..loading import BUNDLED_MODEL
 from ..passages import Passage, Question
+from ..plots import plot_pretraining
 from ..self_edits import STYLES, self_edit_prompt
 from . import world
 from .tokenizer import train_tokenizer
@@ -172,7 +173,7 @@ def train(model, tokenizer, steps, seed=0, log_every=100):
 
 
 def main(arguments=None):
-    """Train, and write tokenizer, weights (bf16 safetensors) and the log to the model's folder."""
+    """Train, and write tokenizer, weights (bf16 safetensors), log and curves to the model's folder."""
     parser = argparse.ArgumentParser(prog="python -m sealkit.bundled.pretrain", description="Pretrain the bundled Mistral from scratch.")
     parser.add_argument("--steps", type=int, default=2600, help="steps of up to %d tokens (default: %%(default)s)" % (ROWS * LENGTH))
     parser.add_argument("--seed", type=int, default=0)
@@ -189,6 +190,7 @@ def main(arguments=None):
             log.flush()
             if step % 500 == 0 or step == args.steps:
                 copy.deepcopy(model).to(torch.bfloat16).save_pretrained(args.output)
+    plot_pretraining(args.output / "pretraining.jsonl").figure.savefig(args.output / "pretraining.png", dpi=100)
 
 
 if __name__ == "__main__":
