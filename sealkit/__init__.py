@@ -1,5 +1,10 @@
 """SEAL, self-adapting language models (arXiv:2506.10943), on a 4-bit Mistral that fits a laptop."""
 
+import logging
+
+# Before anything imports bitsandbytes: on import it asks for one more package, to speed up what `loading.py` rules out.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
 from .evaluation import Comparison, compare
 from .exam import answer_questions, grade
 from .inner_loop import Settings, Trial, attach_policy, evaluate_self_edits

@@ -1,14 +1,10 @@
 """NF4 models for this machine: frozen 4-bit weights, ready for LoRA (QLoRA, arXiv:2305.14314)."""
 
-import logging
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
-
-# bitsandbytes asks for one more package to speed up the repacked layers that `keep_trainable_on_cpu` rules out.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 BUNDLED_MODEL = Path(__file__).parent / "bundled" / "model"
 

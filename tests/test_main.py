@@ -15,7 +15,7 @@ def test_a_small_run_tells_its_story_and_leaves_its_record(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "in 4 bits" in done.stdout and "SEAL iteration 1 of 1" in done.stdout and "95% interval" in done.stdout
-    assert "Warning" not in done.stderr and "Traceback" not in done.stderr
+    assert "Failed" not in done.stderr and "Warning" not in done.stderr and "Traceback" not in done.stderr
     results = json.loads((output / "results.json").read_text())
     assert list(results) == ["no adaptation", "passage in context", "passage only", "self-edits before RL", "after iteration 1", "oracle"]
     assert sorted(path.name for path in output.iterdir()) == ["figure.png", "policy_1", "results.json", "run.json", "trials.jsonl"]
