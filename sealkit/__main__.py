@@ -19,7 +19,6 @@ def main(arguments=None):
     """The command line; returns the exit status: 2 and one sentence on stderr for bad input."""
     parser = argparse.ArgumentParser(prog="python -m sealkit", description=__doc__)
     parser.add_argument("--model", help="a folder or hub id instead of the bundled model")
-    parser.add_argument("--data", default="bundled", help="a JSON or JSONL file of passages instead of the bundled world")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--iterations", type=int, default=2, help="ReSTEM iterations (default: %(default)s)")
     parser.add_argument("--self-edits", type=int, default=5, metavar="K", help="self-edits per passage (default: %(default)s)")
@@ -30,7 +29,7 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     try:
         run(args)
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, FileExistsError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
 
@@ -39,8 +38,8 @@ def run(args):
     """One run as `args` say; prints its story, writes the run folder with table and figure."""
     start = time.time()
     output = args.output or next(path for n in range(1, sys.maxsize) if not (path := Path("runs") / str(n)).exists())
-    train = load_passages(args.data, "train", args.passages)
-    test = load_passages(args.data, "test", args.held_out)
+    train = load_passages("bundled", "train", args.passages)
+    test = load_passages("bundled", "test", args.held_out)
     model, tokenizer = load_quantized(args.model)
     held, plain = weight_bytes(model)
     name = args.model or "the bundled Mistral"

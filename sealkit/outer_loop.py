@@ -50,15 +50,14 @@ class History:
     iterations: tuple[Iteration, ...]
 
 
-def best_if_better(rewards, passage_only):
-    """Candidates to keep: the best one (the first of equals) if it beats training on the passage alone, else none."""
-    best = max(range(len(rewards)), key=lambda j: rewards[j])
-    return [best] if rewards[best] > passage_only else []
-
-
 def best(rewards, passage_only):
-    """The rule of the paper's code: always the best one, also where it helped nothing."""
+    """The rule of the paper's code: always the best one (the first of equals), also where it helped nothing."""
     return [max(range(len(rewards)), key=lambda j: rewards[j])]
+
+
+def best_if_better(rewards, passage_only):
+    """Candidates to keep: the best one if it beats training on the passage alone, else none."""
+    return [j for j in best(rewards, passage_only) if rewards[j] > passage_only]
 
 
 def every_better(rewards, passage_only):

@@ -63,7 +63,10 @@ def _rows(path):
     """(row number from 1, parsed object) of a JSON list or a JSONL file."""
     text = path.read_text(encoding="utf-8")
     if text.lstrip().startswith("["):
-        yield from enumerate(json.loads(text), 1)
+        try:
+            yield from enumerate(json.loads(text), 1)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path.name}, line {error.lineno} is not JSON ({error.msg}): mend the file.") from error
         return
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
@@ -84,9 +87,11 @@ def _passage(row, where):
         raise ValueError(f"{where} has no questions: without an exam a self-edit earns no reward; add some under 'questions'.")
     questions = []
     for number, q in enumerate(row["questions"], 1):
+        q = q if isinstance(q, dict) else {}
         answers = q.get("answers") or q.get("answer") or ()
-        answers = (answers,) if isinstance(answers, str) else tuple(answers)
-        if not str(q.get("question", "")).strip() or not any(str(a).strip() for a in answers):
+        answers = answers if isinstance(answers, (list, tuple)) else (answers,)
+        answers = tuple(str(answer) for answer in answers if str(answer).strip())
+        if not str(q.get("question", "")).strip() or not answers:
             raise ValueError(f"{where}, question {number} has no question or no answer: fill both in, or remove it.")
         questions.append(Question(q["question"], answers))
     return Passage(row.get("title", ""), text, tuple(questions), row.get("oracle", ""))

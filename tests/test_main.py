@@ -27,7 +27,6 @@ def test_a_small_run_tells_its_story_and_leaves_its_record(tmp_path):
     (["--self-edits", "0"], "at least 1"),
     (["--passages", "0"], "at least one passage"),
     (["--model", "/no/such/folder"], "give 'bundled'"),
-    (["--data", "nowhere.jsonl"], "No file 'nowhere.jsonl'"),
 ])
 def test_bad_input_is_one_sentence(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

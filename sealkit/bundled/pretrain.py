@@ -1,7 +1,7 @@
 """Pretrain the bundled Mistral from scratch: python -m sealkit.bundled.pretrain
 
-Documents are written afresh by `world.py` for every batch, so nothing but the known facts is ever seen twice. The loss counts what can be known (answers, self-edits, repeats) fully and what is drawn at random (passages,
-questions) hardly. Two things made a reader of this size in minutes, not hours: a first stage of nothing but repeated
+Documents are written afresh by `world.py` for every batch, so nothing but the known facts is ever seen twice. The loss
+counts what can be known (answers, self-edits, repeats) fully and what is drawn at random (passages, questions) hardly. Two things made a reader of this size in minutes, not hours: a first stage of nothing but repeated
 random tokens, in which copying forms, and the Muon optimizer for the matrices.
 """
 

@@ -7,6 +7,7 @@ so no name, and hence no fact, of a split is ever seen there (`tests/test_world.
 
 import random
 from dataclasses import dataclass
+from itertools import cycle
 
 from ..passages import BUNDLED, SPLITS, Passage, Question, save_passages
 
@@ -118,8 +119,8 @@ def passing_names():
 def known_subjects():
     """The subjects whose facts (all relations of their kind) the model learns by heart in pretraining."""
     rng = random.Random(1)
-    kinds = [kind for _, kind in zip(range(KNOWN), list(KINDS) * KNOWN)]
-    return [make_subject(rng, name, kind, range(len(KINDS[kind]))) for name, kind in zip(all_names()[HELD_OUT:], kinds)]
+    names = all_names()[HELD_OUT : HELD_OUT + KNOWN]
+    return [make_subject(rng, name, kind, range(len(KINDS[kind]))) for name, kind in zip(names, cycle(KINDS))]
 
 
 def make_subject(rng, name, kind, relations):
