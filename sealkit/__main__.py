@@ -44,7 +44,7 @@ def run(args):
     held, plain = weight_bytes(model)
     name = args.model or "the bundled Mistral"
     print(f"Loading {name} in 4 bits (NF4, double quantization): {held / 1e6:.2f} MB of weights, {plain / 1e6:.2f} MB in 16 bits.")
-    history = run_seal(model, tokenizer, train, args.iterations, args.self_edits, output, args.seed, log=print)
+    history = run_seal(model, tokenizer, train, args.iterations, args.self_edits, output, args.seed, log=print, progress=True)
     policies = {"self-edits before RL": history.start}
     policies |= {f"after iteration {iteration.number}": iteration.policy for iteration in history.iterations}
     print(f"\nThe same for {len(test)} passages that no policy has seen, one self-edit each:")

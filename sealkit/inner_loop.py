@@ -20,10 +20,11 @@ from .self_edits import complete, seed_of, training_sequences
 
 @dataclass(frozen=True)
 class Settings:
-    """The inner loop's hyper-parameters; `rank` and `alpha` also shape the policy, since a trial is a fork of it."""
+    """The inner loop's hyper-parameters; the first three also shape the policy, since a trial is a fork of it."""
 
     rank: int = 16
     alpha: int = 32
+    target_modules: str | tuple[str, ...] = "all-linear"  # as PEFT names them
     learning_rate: float = 5e-3
     steps: int = 5               # gradient steps, each on all sequences of the self-edit
     max_tokens: int = 512        # of one self-edit's sequences together; what goes beyond is left out
@@ -42,11 +43,12 @@ class Trial:
 
 
 def attach_policy(model, settings=Settings(), seed=0):
-    """The policy θ: `model` with one LoRA adapter on all its linear layers (a `PeftModel`), B = 0, A drawn from `seed`."""
+    """The policy θ: `model` with one LoRA adapter on its linear layers (a `PeftModel`), B = 0, A drawn from `seed`."""
     if isinstance(model, PeftModel):
         return model
     torch.manual_seed(seed_of("policy", seed))
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    targets = settings.target_modules if isinstance(settings.target_modules, str) else list(settings.target_modules)
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets, task_type="CAUSAL_LM")
     with warnings.catch_warnings():  # PEFT asks transformers 5 for a property by its old name
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
         return get_peft_model(model, config).eval()

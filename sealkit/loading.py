@@ -1,5 +1,7 @@
 """NF4 models for this machine: frozen 4-bit weights, ready for LoRA (QLoRA, arXiv:2305.14314)."""
 
+import platform
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -7,6 +9,29 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 BUNDLED_MODEL = Path(__file__).parent / "bundled" / "model"
+
+
+def choose(name=None, device=None):
+    """What `load_quantized` takes for these arguments on this machine: (folder or hub id, torch.device, compute dtype)."""
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = torch.float32
+    if device.type == "cuda":
+        dtype = torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    return BUNDLED_MODEL if name in (None, "bundled") else name, device, dtype
+
+
+def environment(name=None, device=None):
+    """Versions, device and chosen model, each with the reason: three lines of text."""
+    path, device, dtype = choose(name, device)
+    versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "transformers", "peft", "bitsandbytes"))
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    why = f"compute in {str(dtype).removeprefix('torch.')}, " + {
+        torch.float32: "which is exact and fast enough on a CPU",
+        torch.bfloat16: "which this GPU has in hardware",
+        torch.float16: "because bfloat16 needs compute capability 8.0",
+    }[dtype]
+    model = f"{path}, as asked for" if name else "bundled, a Mistral of 3.3 M parameters, because no other was asked for"
+    return f"Python {platform.python_version()}, {versions}\nDevice: {where}; {why}\nModel: {model}"
 
 
 def load_quantized(name=None, device=None):
@@ -18,11 +43,7 @@ def load_quantized(name=None, device=None):
     head stay as they are. Compute is fp32 on a CPU, bf16 on GPUs that have it, else fp16.
     Returns (model, tokenizer), the model in eval mode. Raises ValueError, naming the remedy, if there is no such model.
     """
-    path = BUNDLED_MODEL if name in (None, "bundled") else name
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = torch.float32
-    if device.type == "cuda":
-        dtype = torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    path, device, dtype = choose(name, device)
     quantization = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )

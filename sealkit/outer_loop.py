@@ -97,9 +97,9 @@ def m_step(policy, tokenizer, pairs, reinforcement=Reinforcement(), seed=0):
             ids, labels = (torch.nn.utils.rnn.pad_sequence(column, batch_first=True, padding_value=value).to(policy.device)
                            for column, value in zip(zip(*[rows[i] for i in chosen]), (tokenizer.pad_token_id, -100)))
             loss = row_losses(policy, {"input_ids": ids}, labels).mean()
+            optimizer.zero_grad()  # before, not after: whoever trained this policy last may have left gradients
             loss.backward()
             optimizer.step()
-            optimizer.zero_grad()
             losses.append(loss.item())
     return losses
 
@@ -115,14 +115,14 @@ def supervised_ids(tokenizer, passage, edit):
 
 
 def run_seal(model, tokenizer, passages, iterations=2, k=5, run_dir=None, seed=0, settings=Settings(),
-             reinforcement=Reinforcement(), keep=best_if_better, log=None):
+             reinforcement=Reinforcement(), keep=best_if_better, log=None, progress=False):
     """SEAL: `iterations` times, k self-edits for each passage, a trial of each, and SFT of the policy on the kept ones.
 
     model: from `load_quantized` (a LoRA policy is attached to it) or a policy from `attach_policy`. Its 4-bit weights
         are never changed. passages: list[Passage]. settings, reinforcement: of inner loop and M-step.
     keep: the selection rule, a function (rewards of one passage, its passage-only reward) -> candidates to keep.
     run_dir: a new or empty folder that receives the run (see `open_run`), or None. log: takes each line of the
-    run's story, for example `print`. Same seed, same machine: same bits.
+    run's story, for example `print`. progress: show a progress bar. Same seed, same machine: same bits.
     Returns a History. Raises ValueError for no passages, a passage without questions, k or iterations below 1,
     or a run_dir that holds something.
     """
@@ -142,7 +142,8 @@ def run_seal(model, tokenizer, passages, iterations=2, k=5, run_dir=None, seed=0
     history = []
     for number in range(1, iterations + 1):
         log(f"\n--- SEAL iteration {number} of {iterations} (ReSTEM): {k} self-edits for each of {len(passages)} passages ---")
-        before, passage_only, trials = e_step(policy, tokenizer, passages, number, k, settings, seed, f"inner loops, iteration {number}")
+        before, passage_only, trials = e_step(policy, tokenizer, passages, number, k, settings, seed,
+                                             f"inner loops, iteration {number}" if progress else None)
         kept = [(i, j) for i, group in enumerate(trials) for j in keep([trial.reward for trial in group], passage_only[i])]
         tell(log, passages, before, passage_only, trials, kept)
         if kept:  # ReSTEM finetunes the first policy anew each time (arXiv:2312.06585); going on from the last one overfits

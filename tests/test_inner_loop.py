@@ -9,7 +9,7 @@ from peft import get_peft_model_state_dict
 
 import sealkit
 from sealkit.bundled import world
-from sealkit.inner_loop import attach_policy, collate, fork, pack, row_losses, run_trials, train_adapters
+from sealkit.inner_loop import attach_policy, collate, fork, lora_layers, pack, row_losses, run_trials, train_adapters
 
 QUICK = sealkit.Settings(steps=3)
 
@@ -129,3 +129,9 @@ def test_a_passage_without_questions_is_refused(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
     with pytest.raises(ValueError, match="has no questions"):
         sealkit.evaluate_self_edits(model, tokenizer, sealkit.Passage("T", "x", ()), ["a"])
+
+
+def test_the_policy_adapts_the_layers_it_is_told_to(model_and_tokenizer):
+    model, _ = model_and_tokenizer
+    policy = attach_policy(model, sealkit.Settings(target_modules=("q_proj", "v_proj")))
+    assert {name.rsplit(".", 1)[1] for name in lora_layers(policy)} == {"q_proj", "v_proj"}

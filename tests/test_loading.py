@@ -71,3 +71,10 @@ def test_unknown_model_is_one_clear_sentence(tmp_path):
 def test_newline_is_one_token(model_and_tokenizer):
     _, tokenizer = model_and_tokenizer
     assert tokenizer.decode([newline_id(tokenizer)]) == "\n"
+
+
+def test_environment_says_what_is_loaded_and_why():
+    versions, device, model = sealkit.environment().split("\n")
+    assert f"torch {torch.__version__}" in versions and f"bitsandbytes {bnb.__version__}" in versions
+    assert ("CPU" in device) == (not torch.cuda.is_available()) and "because" in model
+    assert "as asked for" in sealkit.environment("some/model")

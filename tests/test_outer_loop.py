@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftModel, set_peft_model_state_dict
 
 import sealkit
 from sealkit.exam import accuracy
 from sealkit.inner_loop import attach_policy, run_trials
-from sealkit.outer_loop import best, best_if_better, every_better, m_step, supervised_ids
+from sealkit.outer_loop import best, best_if_better, every_better, m_step, policy_tensors, supervised_ids
 
 QUICK = sealkit.Settings(steps=6)
 
@@ -122,3 +122,15 @@ def test_m_step_makes_what_was_kept_likelier(model_and_tokenizer, validation):
     losses = m_step(policy, tokenizer, [(p, p.oracle) for p in validation[:4]], sealkit.Reinforcement(epochs=6))
     assert len(losses) == 6 and losses[-1] < 0.8 * losses[0]
     assert m_step(policy, tokenizer, []) == []
+
+
+def test_m_step_is_not_moved_by_gradients_left_behind(model_and_tokenizer, validation):
+    model, tokenizer = model_and_tokenizer
+    policy, kept = attach_policy(model), [(validation[0], validation[0].oracle)]
+    start = policy_tensors(policy)
+    first = m_step(policy, tokenizer, kept, sealkit.Reinforcement(epochs=3))
+    set_peft_model_state_dict(policy, start)
+    for name, parameter in policy.named_parameters():
+        if "lora_" in name:
+            parameter.grad = torch.ones_like(parameter)
+    assert m_step(policy, tokenizer, kept, sealkit.Reinforcement(epochs=3)) == first

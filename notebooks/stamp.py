@@ -1,0 +1,32 @@
+"""python notebooks/stamp.py [https://github.com/OWNER/REPOSITORY]
+
+Writes the repository's address into the badges and the set-up cells of all notebooks, and into the README.
+The address lives in pyproject.toml, under [project.urls]; given as an argument, it is changed there first. For a fork.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+ADDRESS = r"https://github\.com/([\w.-]+/[\w.-]+)"
+LINKS = r"(colab\.research\.google\.com/github/|mybinder\.org/v2/gh/|git\+https://github\.com/)[\w.-]+/[\w.-]+"
+
+
+def stamp(root, address=None):
+    """Stamp the checkout at `root`; returns the repository, "owner/name". Raises ValueError for an address not on GitHub."""
+    project = root / "pyproject.toml"
+    if address:
+        if not re.fullmatch(ADDRESS, address):
+            raise ValueError(f"{address!r} is not a repository on GitHub: give https://github.com/OWNER/REPOSITORY.")
+        project.write_text(re.sub(rf'(?m)^Repository = "{ADDRESS}"$', f'Repository = "{address}"', project.read_text("utf-8")), "utf-8")
+    repository = re.search(rf'(?m)^Repository = "{ADDRESS}"$', project.read_text("utf-8"))[1]
+    for path in (root / "README.md", *sorted((root / "notebooks").rglob("*.ipynb"))):
+        path.write_text(re.sub(LINKS, rf"\g<1>{repository}", path.read_text("utf-8")), "utf-8")
+    return repository
+
+
+if __name__ == "__main__":
+    try:
+        print("Stamped with", stamp(Path(__file__).parents[1], *sys.argv[1:2]))
+    except ValueError as error:
+        sys.exit(f"stamp.py: {error}")

@@ -1,0 +1,82 @@
+"""Opt-in (pytest -m browser): each notebook in JupyterLab in a headless Chromium. Needs Chromium with its driver, and selenium."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+
+pytestmark = pytest.mark.browser
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+PROBLEMS = """
+return {
+  cells: document.querySelectorAll('.jp-Notebook .jp-Cell').length,
+  pictures: [...document.querySelectorAll('.jp-OutputArea-output img')].map(img => img.naturalWidth),
+  equations: document.querySelectorAll('mjx-container').length,
+  errors: [...document.querySelectorAll('[data-mime-type="application/vnd.jupyter.stderr"], .jp-mod-error, mjx-merror')].map(e => e.innerText),
+}"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """The address of a JupyterLab that serves a copy of the notebooks."""
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copytree(NOTEBOOKS[0].parent, folder / "notebooks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--ServerApp.token=", "--allow-root", "notebooks/"]
+    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                              env=os.environ | {"JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")})
+    address = f"http://127.0.0.1:{port}/lab"
+    try:
+        for _ in range(60):
+            try:
+                urllib.request.urlopen(f"{address}/api/settings/@jupyterlab/apputils-extension:notification", timeout=5)
+                break
+            except OSError:
+                assert server.poll() is None, "JupyterLab ended"
+                time.sleep(1)
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    webdriver = pytest.importorskip("selenium.webdriver", reason='pip install -e ".[browser]"')
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("no Chromium on the path")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--window-size=1300,20000"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "SEVERE"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_renders_in_jupyterlab(path, lab, browser, tmp_path):
+    notebook = nbformat.read(path, as_version=4)
+    pictures = sum("image/png" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
+    browser.get(f"{lab}/workspaces/{path.stem}/tree/{path.name}")
+    for _ in range(60):
+        time.sleep(1)
+        seen = browser.execute_script(PROBLEMS)
+        if seen["cells"] == len(notebook.cells) and len(seen["pictures"]) == pictures and all(seen["pictures"]):
+            break
+    browser.save_screenshot(tmp_path / f"{path.stem}.png")
+    print(f"screenshot: {tmp_path / path.stem}.png")
+    assert seen["cells"] == len(notebook.cells) and len(seen["pictures"]) == pictures and all(seen["pictures"]) and pictures
+    assert seen["errors"] == []
+    assert not [entry for entry in browser.get_log("browser") if "colab-badge.svg" not in entry["message"]]  # the only thing from a network
