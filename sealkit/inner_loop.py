@@ -8,8 +8,10 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
+from pathlib import Path
 
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
@@ -29,6 +31,20 @@ class Settings:
     steps: int = 5               # gradient steps, each on all sequences of the self-edit
     max_tokens: int = 512        # of one self-edit's sequences together; what goes beyond is left out
     adapters_per_pass: int = 25  # trained side by side
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass of the inner loop processed at each step."""
+
+    adapters: int
+    tokens: int     # trained on
+    positions: int  # computed: tokens and pads
+
+    @property
+    def pad_share(self):
+        """Share of the positions that were pads."""
+        return 1 - self.tokens / self.positions
 
 
 @dataclass(frozen=True)
@@ -151,52 +167,85 @@ def train_adapters(policy, adapters, inputs, labels, settings):
     return torch.stack(losses)
 
 
-def run_trials(policy, tokenizer, pairs, settings=Settings(), progress=None):
+def run_trials(policy, tokenizer, pairs, settings=Settings(), progress=None, report=None, save_to=None):
     """The inner loop for (passage, self-edit) pairs of any passages: list[Trial] in the order of `pairs`.
 
-    Pairs of like length are trained side by side, `settings.adapters_per_pass` at a time.
+    Pairs of like length are trained side by side, `settings.adapters_per_pass` at a time, or half as many each time that
+    memory runs out. report: a function that is called with the Pass after each pass.
+    save_to: a folder that receives the adapter of pair i as `i/`, a stock PEFT adapter.
     """
     packed = [pack(tokenizer, training_sequences(edit, passage), settings.max_tokens) for passage, edit in pairs]
-    order = sorted(range(len(pairs)), key=lambda i: len(packed[i][0]))
-    trials = [None] * len(pairs)
-    passes = ceil(len(pairs) / settings.adapters_per_pass)
-    for start in tqdm(range(0, len(pairs), settings.adapters_per_pass), desc=progress, total=passes, disable=progress is None, leave=False):
-        chosen = order[start : start + settings.adapters_per_pass]
-        adapters = fork(policy, len(chosen))
-        losses = train_adapters(policy, adapters, *collate([packed[i] for i in chosen], tokenizer.pad_token_id, policy.device), settings)
-        answers = examine(policy, tokenizer, adapters, [pairs[i][0] for i in chosen])
-        for column, (i, said) in enumerate(zip(chosen, answers)):
-            passage, edit = pairs[i]
-            trials[i] = Trial(edit, accuracy(said, passage), tuple(said), tuple(losses[:, column].tolist()), len(packed[i][0]))
+    waiting = sorted(range(len(pairs)), key=lambda i: len(packed[i][0]))
+    trials, width = [None] * len(pairs), settings.adapters_per_pass
+    with tqdm(total=len(waiting), desc=progress, disable=progress is None, leave=False) as bar:
+        while waiting:
+            chosen = waiting[:width]
+            width = len(chosen)
+            try:
+                adapters, done = one_pass(policy, tokenizer, [pairs[i] for i in chosen], [packed[i] for i in chosen], settings)
+            except RuntimeError as error:
+                if width == 1 or not should_reduce_batch_size(error):
+                    raise
+                adapters = None
+            if adapters is None:  # not inside `except`: there the error would still hold the memory
+                width = ceil(width / 2)
+                clear_device_cache(garbage_collection=True)
+                continue
+            for column, i in enumerate(chosen):
+                trials[i] = done[column]
+                if save_to is not None:
+                    save_adapter(policy, adapters, column, Path(save_to) / str(i))
+            if report:
+                report(Pass(width, sum(trial.tokens for trial in done), width * max(trial.tokens for trial in done)))
+            del waiting[:width]
+            bar.update(width)
     return trials
 
 
+def one_pass(policy, tokenizer, pairs, packed, settings):
+    """Train and examine one adapter for each pair, all at once: (adapters, list[Trial])."""
+    adapters = fork(policy, len(pairs))
+    losses = train_adapters(policy, adapters, *collate(packed, tokenizer.pad_token_id, policy.device), settings).T.tolist()
+    answers = examine(policy, tokenizer, adapters, [passage for passage, _ in pairs])
+    return adapters, [
+        Trial(edit, accuracy(said, passage), tuple(said), tuple(loss), len(ids))
+        for (passage, edit), said, loss, (ids, _) in zip(pairs, answers, losses, packed)
+    ]
+
+
 def examine(policy, tokenizer, adapters, passages):
-    """Adapter i's closed-book answers to passage i, all in one batch: list of list[str]."""
-    most = max(len(passage.questions) for passage in passages)
-    prompts = []
-    for passage in passages:
-        asked = [exam_prompt(passage, question) for question in passage.questions]
-        prompts += asked + asked[:1] * (most - len(asked))
-    with adapters_side_by_side(policy, adapters):
-        answers = complete(policy, tokenizer, prompts, MAX_ANSWER_TOKENS, stop_at_newline=True)
-    return [answers[i * most :][: len(passage.questions)] for i, passage in enumerate(passages)]
+    """Adapter i's closed-book answers to passage i, in one batch for each number of questions: list of list[str]."""
+    answers = [None] * len(passages)
+    for count in sorted({len(passage.questions) for passage in passages}):
+        chosen = [i for i, passage in enumerate(passages) if len(passage.questions) == count]
+        own = adapters if len(chosen) == len(passages) else {name: (A[chosen], B[chosen]) for name, (A, B) in adapters.items()}
+        prompts = [exam_prompt(passages[i], question) for i in chosen for question in passages[i].questions]
+        with adapters_side_by_side(policy, own):
+            said = complete(policy, tokenizer, prompts, MAX_ANSWER_TOKENS, stop_at_newline=True)
+        for row, i in enumerate(chosen):
+            answers[i] = said[row * count :][:count]
+    return answers
 
 
-def evaluate_self_edits(model, tokenizer, passage, edits, settings=Settings(), seed=0):
+def save_adapter(policy, adapters, i, folder):
+    """Save adapter i of `adapters` as a stock PEFT adapter, which `PeftModel.from_pretrained(base, folder)` loads."""
+    tensors = {f"{name}.lora_{m}.default.weight": pair[n][i].detach() for name, pair in adapters.items() for n, m in enumerate("AB")}
+    policy.save_pretrained(folder, state_dict=tensors)
+
+
+def evaluate_self_edits(model, tokenizer, passage, edits, settings=Settings(), seed=0, report=None, save_to=None):
     """Reward of each self-edit: train θ' ← SFT(θ, SE) on it, ask θ' about the passage without showing it.
 
     model: a 4-bit model, or a policy from `attach_policy`; its own weights are never changed. A plain model is
         given a LoRA for the time of the call, drawn from `seed`; a policy's forks need no seed.
-    edits: list[str]; an empty self-edit trains on the passage alone.
+    edits: list[str]; an empty self-edit trains on the passage alone. report, save_to: see `run_trials`.
     Returns list[Trial], `.reward` in [0, 1]. Raises ValueError if the passage has no questions.
     """
     if not passage.questions:
         raise ValueError(f"The passage {passage.title!r} has no questions: without an exam there is no reward; add some.")
-    if isinstance(model, PeftModel):
-        return run_trials(model, tokenizer, [(passage, edit) for edit in edits], settings)
     policy = attach_policy(model, settings, seed)
     try:
-        return run_trials(policy, tokenizer, [(passage, edit) for edit in edits], settings)
+        return run_trials(policy, tokenizer, [(passage, edit) for edit in edits], settings, report=report, save_to=save_to)
     finally:
-        policy.unload()
+        if policy is not model:
+            policy.unload()

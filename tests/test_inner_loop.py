@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from peft import get_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict
 
 import sealkit
 from sealkit.bundled import world
-from sealkit.inner_loop import attach_policy, collate, fork, lora_layers, pack, row_losses, run_trials, train_adapters
+from sealkit.inner_loop import attach_policy, collate, examine, fork, lora_layers, pack, row_losses, run_trials, train_adapters
+from sealkit.self_edits import complete
 
 QUICK = sealkit.Settings(steps=3)
 
@@ -135,3 +136,123 @@ def test_the_policy_adapts_the_layers_it_is_told_to(model_and_tokenizer):
     model, _ = model_and_tokenizer
     policy = attach_policy(model, sealkit.Settings(target_modules=("q_proj", "v_proj")))
     assert {name.rsplit(".", 1)[1] for name in lora_layers(policy)} == {"q_proj", "v_proj"}
+
+
+# --- k adapters in one pass
+
+
+@pytest.fixture(scope="module")
+def twenty():
+    """A policy, and for each of 20 passages: no self-edit, a short one, a perfect one and two of its own."""
+    model, tokenizer = sealkit.load_quantized()
+    policy = attach_policy(model)
+    passages = sealkit.load_passages("bundled", "validation", 20)
+    own = sealkit.generate_self_edits(policy, tokenizer, passages, 2)
+    edits = [["", p.oracle.split("\n")[0], p.oracle, *written] for p, written in zip(passages, own)]
+    return policy, tokenizer, passages, edits
+
+
+def trained(policy, tokenizer, passage, edits, settings=sealkit.Settings()):
+    """{layer: (A, B)} of the adapters of one pass, after training."""
+    packed = [pack(tokenizer, sealkit.training_sequences(edit, passage), settings.max_tokens) for edit in edits]
+    adapters = fork(policy, len(edits))
+    train_adapters(policy, adapters, *collate(packed, tokenizer.pad_token_id, policy.device), settings)
+    return adapters
+
+
+def test_one_pass_equals_one_by_one_on_20_passages(twenty):
+    policy, tokenizer, passages, edits = twenty
+    together = [sealkit.evaluate_self_edits(policy, tokenizer, p, e) for p, e in zip(passages, edits)]
+    alone = [sealkit.evaluate_self_edits(policy, tokenizer, p, e, replace(sealkit.Settings(), adapters_per_pass=1)) for p, e in zip(passages, edits)]
+    for a, b in zip(sum(together, []), sum(alone, [])):
+        assert a.reward == b.reward and a.answers == b.answers and a.tokens == b.tokens
+        assert a.losses == pytest.approx(b.losses, rel=1e-3, abs=1e-4)
+
+
+def test_adapters_of_one_pass_equal_those_trained_alone(twenty):
+    """By the length of the difference, relative to how far training moved the adapter."""
+    policy, tokenizer, passages, edits = twenty
+    start = fork(policy, 1)
+    for passage, own in zip(passages, edits):
+        together = trained(policy, tokenizer, passage, own)
+        for i, edit in enumerate(own):
+            alone = trained(policy, tokenizer, passage, [edit])
+            gap = sum((together[n][m][i] - alone[n][m][0]).square().sum() for n in alone for m in (0, 1)).sqrt()
+            way = sum((alone[n][m][0] - start[n][m][0]).square().sum() for n in alone for m in (0, 1)).sqrt()
+            assert gap < 0.01 * way, (passage.title, i, gap / way)
+
+
+@pytest.mark.parametrize("harm", ["garbage", "nan"])
+def test_a_bad_adapter_leaves_its_neighbours_alone_to_the_bit(twenty, harm):
+    policy, tokenizer, passages, _ = twenty
+    good = [passages[0].oracle, passages[1].oracle]
+    packed = [pack(tokenizer, [text], 512) for text in (good[0], passages[2].oracle, good[1])]
+
+    def outcome(change):
+        adapters, rows = fork(policy, 3), [(list(ids), segments) for ids, segments in packed]
+        change(adapters, rows)
+        losses = train_adapters(policy, adapters, *collate(rows, tokenizer.pad_token_id, "cpu"), QUICK)
+        return adapters, losses, examine(policy, tokenizer, adapters, [passages[0], passages[2], passages[1]])
+
+    def spoil(adapters, rows):
+        if harm == "nan":
+            for A, B in adapters.values():
+                A.data[1] = torch.nan
+        else:
+            random.Random(0).shuffle(rows[1][0])
+
+    clean, spoiled = outcome(lambda adapters, rows: None), outcome(spoil)
+    assert not torch.equal(clean[1][:, 1], spoiled[1][:, 1])
+    for i in (0, 2):
+        assert torch.equal(clean[1][:, i], spoiled[1][:, i]) and clean[2][i] == spoiled[2][i]
+        assert all(torch.equal(a[i], b[i]) for n in clean[0] for a, b in zip(clean[0][n], spoiled[0][n]))
+
+
+def test_the_exam_asks_each_question_once(twenty, monkeypatch):
+    policy, tokenizer, passages, _ = twenty
+    few = [replace(p, questions=p.questions[:n]) for p, n in zip(passages, (6, 2, 1, 2))]
+    asked = []
+    monkeypatch.setattr("sealkit.inner_loop.complete", lambda model, tok, prompts, *a, **k: asked.extend(prompts) or complete(model, tok, prompts, *a, **k))
+    pairs = [(p, p.oracle) for p in few]
+    rewards = [trial.reward for trial in run_trials(policy, tokenizer, pairs, QUICK)]
+    assert len(asked) == 6 + 2 + 1 + 2
+    assert rewards == [run_trials(policy, tokenizer, [pair], QUICK)[0].reward for pair in pairs]
+
+
+def test_each_pass_reports_its_tokens_and_pads(twenty):
+    policy, tokenizer, passages, edits = twenty
+    pairs, passes = [(p, e) for p, own in zip(passages, edits) for e in own], []
+    trials = run_trials(policy, tokenizer, pairs, replace(QUICK, steps=1), report=passes.append)
+    assert sum(one.tokens for one in passes) == sum(trial.tokens for trial in trials)
+    assert sum(one.adapters for one in passes) == len(trials) and all(0 <= one.pad_share < 0.35 for one in passes)
+    pads = 1 - sum(one.tokens for one in passes) / sum(one.positions for one in passes)
+    assert pads < 0.15, "pairs of like length belong in one pass"
+
+
+def test_a_pass_gets_narrower_when_memory_runs_out_with_the_same_result(twenty, monkeypatch):
+    policy, tokenizer, passages, edits = twenty
+    pairs, passes = [(p, e) for p, own in zip(passages[:3], edits) for e in own], []
+    expected = run_trials(policy, tokenizer, pairs, QUICK)
+
+    def no_room(model, inputs, labels):
+        if len(labels) > 4:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return row_losses(model, inputs, labels)
+
+    monkeypatch.setattr("sealkit.inner_loop.row_losses", no_room)
+    narrow = run_trials(policy, tokenizer, pairs, QUICK, report=passes.append)
+    assert max(one.adapters for one in passes) <= 4 and len(passes) > 1
+    assert [trial.reward for trial in narrow] == [trial.reward for trial in expected]
+    monkeypatch.setattr("sealkit.inner_loop.row_losses", lambda *a: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("CUDA out of memory.")))
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        run_trials(policy, tokenizer, pairs, QUICK)
+
+
+def test_trained_adapters_load_as_stock_peft(twenty, tmp_path):
+    policy, tokenizer, passages, edits = twenty
+    trials = sealkit.evaluate_self_edits(policy, tokenizer, passages[0], edits[0], save_to=tmp_path)
+    for i, trial in enumerate(trials):
+        plain, _ = sealkit.load_quantized()
+        loaded = PeftModel.from_pretrained(plain, tmp_path / str(i))
+        assert tuple(sealkit.answer_questions(loaded, tokenizer, passages[0])) == trial.answers
+    assert not any(parameter.requires_grad and parameter.grad is not None for parameter in policy.parameters())

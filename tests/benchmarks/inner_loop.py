@@ -13,6 +13,8 @@ Prints medians over repeats, interleaved in one run; ratios are between ways of 
 """
 
 import argparse
+import contextlib
+import io
 import platform
 import statistics
 import tempfile
@@ -88,7 +90,8 @@ def trainer(work):
                 lr_scheduler_type="constant", report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True,
                 use_cpu=policy.device.type == "cpu", bf16=policy.device.type == "cuda" and policy.dtype == torch.bfloat16,
             )
-            Trainer(policy, arguments, train_dataset=rows).train()
+            with contextlib.redirect_stdout(io.StringIO()):
+                Trainer(policy, arguments, train_dataset=rows).train()
         sealkit.answer_questions(policy, tokenizer, passage)
         policy.set_adapter("default")
         policy.delete_adapter("fresh")
@@ -179,10 +182,13 @@ def report(title, work, ways, repeats):
     for _ in range(repeats):
         for name in ways:
             results[name].append(timed(WAYS[name], work))
+    passes = []
+    run_trials(work.policy, work.tokenizer, work.pairs, replace(work.settings, steps=1), report=passes.append)
+    pads = 1 - sum(one.tokens for one in passes) / sum(one.positions for one in passes)
     linear = sum(m.in_features * m.out_features for m in work.policy.modules() if hasattr(m, "quant_type") or hasattr(m, "quant_state"))
     peak = matmul_peak(work.policy.device, work.policy.dtype)
     seconds = {name: statistics.median(s for s, _ in rows) for name, rows in results.items()}
-    print(f"\n**{title}**, {len(work.pairs)} self-edits, {work.tokens / len(work.pairs):.0f} tokens trained on in each, medians of {repeats}\n")
+    print(f"\n**{title}**, {len(work.pairs)} self-edits, {work.tokens / len(work.pairs):.0f} tokens trained on in each, pads {pads:.0%} of the positions in (c), medians of {repeats}\n")
     print("| way | s per self-edit | tokens/s | peak memory, GB | share of matrix-product peak | cost in units of (c) |\n|---|---|---|---|---|---|")
     for name in ways:
         rate = work.tokens / seconds[name]
@@ -198,7 +204,7 @@ def main():
     parser.add_argument("--without-trainer", action="store_true", help="leave out way (a), which takes most of the time")
     args = parser.parse_args()
     first = [name for name in WAYS if not (args.without_trainer and name == "(a) trainer")]
-    print(sealkit.environment("bundled"), f"\n{platform.processor() or platform.machine()}")
+    print(sealkit.environment(), f"\n{platform.processor() or platform.machine()}")
     report("Bundled model on a CPU, one passage, k = 5", bundled(1, 5), first, args.repeats)
     report("Bundled model on a CPU, an E-step of 10 passages, k = 5", bundled(10, 5), list(WAYS)[1:], args.repeats)
     if torch.cuda.is_available():
