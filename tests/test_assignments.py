@@ -1,7 +1,4 @@
-"""The assignments: released without solutions, graded by the real nbgrader, and clear about what is wrong.
-
-That their sources run green is nbval's business: plain `pytest` collects them with the other notebooks.
-"""
+"""The assignments: released without solutions, graded by the real nbgrader, and clear about what is wrong."""
 
 import ast
 import os
@@ -92,6 +89,14 @@ def test_source_is_clean_and_says_what_it_asks(name):
             if isinstance(statement, ast.Assert):
                 said = [node.value for node in ast.walk(statement.msg or statement) if isinstance(node, ast.Constant)]
                 assert any(isinstance(text, str) and " " in text.strip() for text in said), ast.unparse(statement)
+
+
+
+def test_plain_pytest_runs_the_sources_under_nbval():
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "notebooks"]
+    collected = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120).stdout
+    for name in NAMES:
+        assert collected.count(f"assignments/source/{name}/{name}.ipynb::Cell") == len(code_cells(source(name)))
 
 
 # --- Wrong answers: each loses points, and is told why
@@ -251,8 +256,7 @@ def test_a_noisy_student_loses_nothing_and_a_wrong_one_is_told_why(courses):
     mistake, pattern, code = wrong_answers(name, "interval")[0]
     submit(course, name, "noisy", noisy)
     submit(course, name, "wrong", noisy | {"interval": code})
-    for student in ("noisy", "wrong"):
-        nbgrader(course, "autograde", name, "--student", student)
+    nbgrader(course, "autograde", name)  # those who are not marked yet
     nbgrader(course, "generate_feedback", name, "--student", "wrong")
     assert all(points == most for grade, (points, most, _) in grades(course, name, "noisy").items() if grade != "claim")
     assert {grade for grade, (points, most, _) in grades(course, name, "wrong").items() if points != most} == {"claim", "test_interval"}

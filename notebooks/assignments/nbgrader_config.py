@@ -11,4 +11,4 @@ c.IgnorePattern.enabled = True
 c.IgnorePattern.pattern = r"\A"
 
 # `nbgrader zip_collect` takes files named STUDENT_ASSIGNMENT.ipynb, for example ada_01_quantized_loading.ipynb.
-c.FileNameCollectorPlugin.named_regexp = r"(.*/)?(?P<student_id>[^/_]+)_(?P<file_name>0\d_[a-z_]+)"
+c.FileNameCollectorPlugin.named_regexp = r"(.*/)?(?P<student_id>[^/_]+)_(?P<file_id>0\d_[a-z_]+)"
