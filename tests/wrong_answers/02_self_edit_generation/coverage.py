@@ -1,0 +1,24 @@
+# WRONG: a count | is a count
+def coverage(edit, passage):
+    return sum(sealkit.grade(edit, question.answers) for question in passage.questions)
+
+# WRONG: divides by the lines | not by that of the self-edit's lines
+def coverage(edit, passage):
+    return sum(sealkit.grade(edit, question.answers) for question in passage.questions) / len(edit.split("\n"))
+
+# WRONG: plain substring | plain `in`
+def coverage(edit, passage):
+    return sum(any(answer in edit for answer in q.answers) for q in passage.questions) / len(passage.questions)
+
+# WRONG: the first answer only | any one of a question's answers
+def coverage(edit, passage):
+    return sum(sealkit.grade(edit, q.answers[0]) for q in passage.questions) / len(passage.questions)
+
+# WRONG: all answers have to be there | any one of a question's answers
+def coverage(edit, passage):
+    return sum(all(sealkit.grade(edit, a) for a in q.answers) for q in passage.questions) / len(passage.questions)
+
+# WRONG: share of lines that say an answer | not by that of the self-edit's lines
+def coverage(edit, passage):
+    lines = edit.split("\n")
+    return sum(any(sealkit.grade(line, q.answers) for q in passage.questions) for line in lines) / len(lines)
