@@ -7,14 +7,18 @@ backward through the frozen 4-bit base serves them all.
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .exam import MAX_ANSWER_TOKENS, accuracy, exam_prompt
+from .prompts import BUNDLED, prompts_for
 from .self_edits import complete, seed_of, training_sequences
 
 
@@ -29,6 +33,17 @@ class Settings:
     steps: int = 5               # gradient steps, each on all sequences of the self-edit
     max_tokens: int = 512        # of one self-edit's sequences together; what goes beyond is left out
     adapters_per_pass: int = 25  # trained side by side
+    checkpointing: bool = False  # compute each layer again in the backward pass instead of keeping its activations
+
+
+def settings_for(tokenizer):
+    """Settings() for the bundled model; for any other the paper's learning rate and epochs, and what a 16 GB GPU can hold.
+
+    The paper's batches hold one sequence, ours all of a self-edit: see `Settings.steps`.
+    """
+    if prompts_for(tokenizer) is BUNDLED:
+        return Settings()
+    return Settings(learning_rate=1e-3, steps=10, adapters_per_pass=5, checkpointing=True)
 
 
 @dataclass(frozen=True)
@@ -140,15 +155,59 @@ def train_adapters(policy, adapters, inputs, labels, settings):
     """
     tensors = [tensor for pair in adapters.values() for tensor in pair]
     optimizer = torch.optim.AdamW(tensors, lr=settings.learning_rate, weight_decay=0.0)
-    losses = []
-    with adapters_side_by_side(policy, adapters), torch.enable_grad():
-        for _ in range(settings.steps):
-            loss = row_losses(policy, inputs, labels)
-            loss.sum().backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(loss.detach())
+    scaler = loss_scaler(policy)
+    with adapters_side_by_side(policy, adapters), torch.enable_grad(), checkpointed(policy, settings.checkpointing):
+        losses = [descend(optimizer, scaler, [lambda: row_losses(policy, inputs, labels)])[0] for _ in range(settings.steps)]
     return torch.stack(losses)
+
+
+def loss_scaler(policy):
+    """A `torch.amp.GradScaler`, at work only if the model computes in fp16.
+
+    The adapters and their gradients are fp32, but between the layers gradients pass in fp16, where those of a mean over
+    hundreds of tokens leave the normal range (`tests/test_models.py` measures how many).
+    """
+    return torch.amp.GradScaler(policy.device.type, enabled=policy.dtype == torch.float16)
+
+
+def descend(optimizer, scaler, parts):
+    """One step of `optimizer` down the sum of the losses that the functions `parts` compute: list of their values, detached.
+
+    Where a scaled gradient overflows, the scaler halves its scale and the same step is tried again, so that the number
+    of steps is what the settings say. Raises RuntimeError if the gradients are not finite at any scale.
+    """
+    while True:
+        optimizer.zero_grad()  # before, not after: whoever trained these tensors last may have left gradients
+        losses = []
+        for part in parts:
+            loss = part()
+            scaler.scale(loss.sum()).backward()
+            losses.append(loss.detach())
+        scale = scaler.get_scale()
+        scaler.step(optimizer)
+        scaler.update()
+        if scaler.get_scale() >= scale:
+            return losses
+        if scale < 1:
+            raise RuntimeError("The gradients overflow float16 at every scale: take a lower learning rate, or a GPU with bfloat16.")
+
+
+@contextmanager
+def checkpointed(policy, on=True):
+    """Within this context, if `on`, backward passes compute each decoder layer again instead of keeping its activations.
+
+    Only the layers themselves are put into training mode, which is where transformers looks; what lies within them stays
+    in eval mode, without dropout. The backward pass has to run in the same `adapters_side_by_side` as the forward pass.
+    """
+    layers = [module for module in policy.modules() if isinstance(module, GradientCheckpointingLayer)] if on else []
+    for layer in layers:
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        layer.gradient_checkpointing = layer.training = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.gradient_checkpointing = layer.training = False
 
 
 def run_trials(policy, tokenizer, pairs, settings=Settings(), progress=None):
@@ -176,23 +235,24 @@ def examine(policy, tokenizer, adapters, passages):
     most = max(len(passage.questions) for passage in passages)
     prompts = []
     for passage in passages:
-        asked = [exam_prompt(passage, question) for question in passage.questions]
+        asked = [exam_prompt(passage, question, prompts=prompts_for(tokenizer)) for question in passage.questions]
         prompts += asked + asked[:1] * (most - len(asked))
     with adapters_side_by_side(policy, adapters):
-        answers = complete(policy, tokenizer, prompts, MAX_ANSWER_TOKENS, stop_at_newline=True)
+        answers = complete(policy, tokenizer, prompts, MAX_ANSWER_TOKENS, stops=("\n",))
     return [answers[i * most :][: len(passage.questions)] for i, passage in enumerate(passages)]
 
 
-def evaluate_self_edits(model, tokenizer, passage, edits, settings=Settings(), seed=0):
+def evaluate_self_edits(model, tokenizer, passage, edits, settings=None, seed=0):
     """Reward of each self-edit: train θ' ← SFT(θ, SE) on it, ask θ' about the passage without showing it.
 
     model: a 4-bit model, or a policy from `attach_policy`; its own weights are never changed. A plain model is
         given a LoRA for the time of the call, drawn from `seed`; a policy's forks need no seed.
-    edits: list[str]; an empty self-edit trains on the passage alone.
+    edits: list[str]; an empty self-edit trains on the passage alone. settings: None for `settings_for(tokenizer)`.
     Returns list[Trial], `.reward` in [0, 1]. Raises ValueError if the passage has no questions.
     """
     if not passage.questions:
         raise ValueError(f"The passage {passage.title!r} has no questions: without an exam there is no reward; add some.")
+    settings = settings or settings_for(tokenizer)
     if isinstance(model, PeftModel):
         return run_trials(model, tokenizer, [(passage, edit) for edit in edits], settings)
     policy = attach_policy(model, settings, seed)
