@@ -1,4 +1,4 @@
-"""python -m sealkit: SEAL on the bundled model, from loading in 4 bits to the table of arms on held-out passages."""
+"""python -m sealkit: SEAL from loading in 4 bits to the table of arms on held-out passages, on the bundled model or a real one."""
 
 import argparse
 import json
@@ -8,17 +8,20 @@ from pathlib import Path
 
 import matplotlib
 
-from . import compare, load_passages, load_quantized, run_seal
-from .loading import weight_bytes
+from . import compare, environment, load_passages, load_quantized, run_seal
+from .loading import BUNDLED_MODEL, choose, weight_bytes
 from .outer_loop import excerpt
+from .passages import hold_out
 from .plots import plot_comparison, plot_rewards
-from .self_edits import STYLES
+from .prompts import prompts_for
 
 
 def main(arguments=None):
     """The command line; returns the exit status: 2 and one sentence on stderr for bad input."""
     parser = argparse.ArgumentParser(prog="python -m sealkit", description=__doc__)
-    parser.add_argument("--model", help="a folder or hub id instead of the bundled model")
+    parser.add_argument("--model", help="'bundled', a folder or a hub id (default: what this machine can carry)")
+    parser.add_argument("--data", metavar="squad|FILE", help="'bundled', 'squad', or a JSON or JSONL file of passages, of which the last "
+                        "titles are held out (default: bundled for the bundled model, else squad)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--iterations", type=int, default=2, help="ReSTEM iterations (default: %(default)s)")
     parser.add_argument("--self-edits", type=int, default=5, metavar="K", help="self-edits per passage (default: %(default)s)")
@@ -29,7 +32,7 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     try:
         run(args)
-    except (ValueError, FileExistsError) as error:
+    except (ValueError, OSError, SetupError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
 
@@ -38,18 +41,27 @@ def run(args):
     """One run as `args` say; prints its story, writes the run folder with table and figure."""
     start = time.time()
     output = args.output or next(path for n in range(1, sys.maxsize) if not (path := Path("runs") / str(n)).exists())
-    train = load_passages("bundled", "train", args.passages)
-    test = load_passages("bundled", "test", args.held_out)
-    model, tokenizer = load_quantized(args.model)
+    choice = choose(args.model)
+    data = args.data or ("bundled" if choice.path == BUNDLED_MODEL else "squad")
+    try:
+        if data != "squad":  # what fails fast comes first: a download comes last
+            train, test = passages_of(data, args.passages, args.held_out)
+        model, tokenizer = load_quantized(args.model)
+        if data == "squad":
+            train, test = passages_of(data, args.passages, args.held_out)
+    except RuntimeError as error:
+        raise SetupError(error) from error
     held, plain = weight_bytes(model)
-    name = args.model or "the bundled Mistral"
+    name = "the bundled Mistral" if choice.path == BUNDLED_MODEL else choice.path
+    print(environment(args.model))
+    print(f"Passages: {len(train)} of {data} to train on, {len(test)} others to test on.")
     print(f"Loading {name} in 4 bits (NF4, double quantization): {held / 1e6:.2f} MB of weights, {plain / 1e6:.2f} MB in 16 bits.")
     history = run_seal(model, tokenizer, train, args.iterations, args.self_edits, output, args.seed, log=print, progress=True)
     policies = {"self-edits before RL": history.start}
     policies |= {f"after iteration {iteration.number}": iteration.policy for iteration in history.iterations}
     print(f"\nThe same for {len(test)} passages that no policy has seen, one self-edit each:")
     comparison = compare(
-        history.policy, tokenizer, test, policies, seed=args.seed, styles=STYLES if args.styles else (), progress="held-out passages"
+        history.policy, tokenizer, test, policies, seed=args.seed, styles=prompts_for(tokenizer).styles if args.styles else (), progress="held-out passages"
     )
     print(comparison)
     final = list(policies)[-1]
@@ -60,6 +72,19 @@ def run(args):
     (output / "results.json").write_text(json.dumps(comparison.scores, indent=1) + "\n", encoding="utf-8")
     draw(history, comparison, output / "figure.png")
     print(f"{time.time() - start:.0f} s in all. Trials, policies, scores and figure: {excerpt(str(output), 200)}")
+
+
+class SetupError(Exception):
+    """Model or data could not be had on this machine; the message names the remedy."""
+
+
+def passages_of(data, n_train, n_test):
+    """(training passages, test passages), none in both: the splits of 'bundled' and 'squad', or of a file the last titles."""
+    if n_train < 1 or n_test < 1:
+        raise ValueError(f"{n_train} passages and {n_test} held out: both have to be at least one passage.")
+    if data not in ("bundled", "squad"):
+        return hold_out(load_passages(data), n_test, n_train)
+    return load_passages(data, "train", n_train), load_passages(data, "validation" if data == "squad" else "test", n_test)
 
 
 def draw(history, comparison, path):

@@ -6,9 +6,10 @@ import numpy as np
 from peft import set_peft_model_state_dict
 
 from .exam import accuracy, answer_questions
-from .inner_loop import Settings, attach_policy, run_trials
+from .inner_loop import attach_policy, run_trials, settings_for
 from .outer_loop import policy_tensors
-from .self_edits import STYLES, generate_self_edits
+from .prompts import prompts_for
+from .self_edits import generate_self_edits
 
 RESAMPLES = 10_000
 
@@ -44,17 +45,20 @@ class Comparison:
         return "\n".join(lines)
 
 
-def compare(model, tokenizer, passages, policies=None, settings=Settings(), seed=0, styles=(), progress=None):
+def compare(model, tokenizer, passages, policies=None, settings=None, seed=0, styles=(), progress=None):
     """Closed-book accuracy of each way to adapt, on the same passages.
 
     policies: {name: LoRA tensors}, for example {"self-edits before RL": history.start, "after iteration 1": ...}; each
         writes one self-edit a passage and is adapted on it. None: the model's own policy, as "self-edits before RL".
-    styles: also the first policy asked for self-edits of these single styles (see `self_edits.STYLES`).
+    styles: also the first policy asked for self-edits of these single styles (`prompts_for(tokenizer).styles`).
+    settings: of the inner loop; None for `settings_for(tokenizer)`.
     The arms without self-edits start from the first policy; the oracle's self-edits are the passages' own
     (`Passage.oracle`), where all have one. Every arm has the same inner loop. Returns a Comparison.
     """
-    if unknown := set(styles) - set(STYLES):
-        raise ValueError(f"No self-edit style {sorted(unknown)[0]!r}: use {', '.join(STYLES)}.")
+    known = prompts_for(tokenizer).styles
+    if unknown := set(styles) - set(known):
+        raise ValueError(f"No self-edit style {sorted(unknown)[0]!r}: use {', '.join(known)}.")
+    settings = settings or settings_for(tokenizer)
     policy = attach_policy(model, settings, seed)
     own = policy_tensors(policy)
     policies = policies or {"self-edits before RL": own}

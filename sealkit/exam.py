@@ -3,15 +3,16 @@
 import re
 import unicodedata
 
-from .self_edits import complete
+from .prompts import BUNDLED, prompts_for
+from .self_edits import complete_in_parts
 
 MAX_ANSWER_TOKENS = 16
 
 
-def exam_prompt(passage, question, in_context=False):
-    """The prompt of one question (Question): alone, or after the passage."""
-    ask = f"Question: {question.question} Answer:"
-    return f"{passage.title}\n{passage.text}\n\n{ask}" if in_context else ask
+def exam_prompt(passage, question, in_context=False, prompts=BUNDLED):
+    """The prompt of one question (Question): alone, or after the passage. See `prompts_for` for the prompts of a model."""
+    shown = prompts.passage.format(title=passage.title, text=passage.text) if in_context else ""
+    return f"{prompts.exam}{shown}Question: {question.question} Answer:"
 
 
 def answer_questions(model, tokenizer, passage, in_context=False, max_new_tokens=MAX_ANSWER_TOKENS):
@@ -21,8 +22,9 @@ def answer_questions(model, tokenizer, passage, in_context=False, max_new_tokens
     Returns list[str], one for each question, up to the end of the line; or a list of such lists.
     """
     passages = passage if isinstance(passage, list) else [passage]
-    prompts = [exam_prompt(p, question, in_context) for p in passages for question in p.questions]
-    said = iter(complete(model, tokenizer, prompts, max_new_tokens, stop_at_newline=True))
+    asked = prompts_for(tokenizer)
+    prompts = [exam_prompt(p, question, in_context, asked) for p in passages for question in p.questions]
+    said = iter(complete_in_parts(model, tokenizer, prompts, max_new_tokens, stops=("\n",)))
     answers = [[next(said) for _ in p.questions] for p in passages]
     return answers if isinstance(passage, list) else answers[0]
 

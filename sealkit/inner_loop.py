@@ -7,6 +7,7 @@ backward through the frozen 4-bit base serves them all.
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from pathlib import Path
 
@@ -14,9 +15,12 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .exam import MAX_ANSWER_TOKENS, accuracy, exam_prompt
+from .prompts import BUNDLED, prompts_for
 from .self_edits import complete, seed_of, training_sequences
 
 
@@ -31,6 +35,17 @@ class Settings:
     steps: int = 5               # gradient steps, each on all sequences of the self-edit
     max_tokens: int = 512        # of one self-edit's sequences together; what goes beyond is left out
     adapters_per_pass: int = 25  # trained side by side
+    checkpointing: bool = False  # compute each layer again in the backward pass instead of keeping its activations
+
+
+def settings_for(tokenizer):
+    """Settings() for the bundled model; for any other the paper's learning rate and epochs, and what a 16 GB GPU can hold.
+
+    The paper's batches hold one sequence, ours all of a self-edit: see `Settings.steps`.
+    """
+    if prompts_for(tokenizer) is BUNDLED:
+        return Settings()
+    return Settings(learning_rate=1e-3, steps=10, adapters_per_pass=5, checkpointing=True)
 
 
 @dataclass(frozen=True)
@@ -156,15 +171,59 @@ def train_adapters(policy, adapters, inputs, labels, settings):
     """
     tensors = [tensor for pair in adapters.values() for tensor in pair]
     optimizer = torch.optim.AdamW(tensors, lr=settings.learning_rate, weight_decay=0.0)
-    losses = []
-    with adapters_side_by_side(policy, adapters), torch.enable_grad():
-        for _ in range(settings.steps):
-            loss = row_losses(policy, inputs, labels)
-            loss.sum().backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(loss.detach())
+    scaler = loss_scaler(policy)
+    with adapters_side_by_side(policy, adapters), torch.enable_grad(), checkpointed(policy, settings.checkpointing):
+        losses = [descend(optimizer, scaler, [lambda: row_losses(policy, inputs, labels)])[0] for _ in range(settings.steps)]
     return torch.stack(losses)
+
+
+def loss_scaler(policy):
+    """A `torch.amp.GradScaler`, at work only if the model computes in fp16.
+
+    The adapters and their gradients are fp32, but between the layers gradients pass in fp16, where those of a mean over
+    hundreds of tokens leave the normal range (`tests/test_models.py` measures how many).
+    """
+    return torch.amp.GradScaler(policy.device.type, enabled=policy.dtype == torch.float16)
+
+
+def descend(optimizer, scaler, parts):
+    """One step of `optimizer` down the sum of the losses that the functions `parts` compute: list of their values, detached.
+
+    Where a scaled gradient overflows, the scaler halves its scale and the same step is tried again, so that the number
+    of steps is what the settings say. Raises RuntimeError if the gradients are not finite at any scale.
+    """
+    while True:
+        optimizer.zero_grad()  # before, not after: whoever trained these tensors last may have left gradients
+        losses = []
+        for part in parts:
+            loss = part()
+            scaler.scale(loss.sum()).backward()
+            losses.append(loss.detach())
+        scale = scaler.get_scale()
+        scaler.step(optimizer)
+        scaler.update()
+        if scaler.get_scale() >= scale:
+            return losses
+        if scale < 1:
+            raise RuntimeError("The gradients overflow float16 at every scale: take a lower learning rate, or a GPU with bfloat16.")
+
+
+@contextmanager
+def checkpointed(policy, on=True):
+    """Within this context, if `on`, backward passes compute each decoder layer again instead of keeping its activations.
+
+    Only the layers themselves are put into training mode, which is where transformers looks; what lies within them stays
+    in eval mode, without dropout. The backward pass has to run in the same `adapters_side_by_side` as the forward pass.
+    """
+    layers = [module for module in policy.modules() if isinstance(module, GradientCheckpointingLayer)] if on else []
+    for layer in layers:
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        layer.gradient_checkpointing = layer.training = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.gradient_checkpointing = layer.training = False
 
 
 def run_trials(policy, tokenizer, pairs, settings=Settings(), progress=None, report=None, save_to=None):
@@ -219,9 +278,9 @@ def examine(policy, tokenizer, adapters, passages):
     for count in sorted({len(passage.questions) for passage in passages}):
         chosen = [i for i, passage in enumerate(passages) if len(passage.questions) == count]
         own = adapters if len(chosen) == len(passages) else {name: (A[chosen], B[chosen]) for name, (A, B) in adapters.items()}
-        prompts = [exam_prompt(passages[i], question) for i in chosen for question in passages[i].questions]
+        prompts = [exam_prompt(passages[i], question, prompts=prompts_for(tokenizer)) for i in chosen for question in passages[i].questions]
         with adapters_side_by_side(policy, own):
-            said = complete(policy, tokenizer, prompts, MAX_ANSWER_TOKENS, stop_at_newline=True)
+            said = complete(policy, tokenizer, prompts, MAX_ANSWER_TOKENS, stops=("\n",))
         for row, i in enumerate(chosen):
             answers[i] = said[row * count :][:count]
     return answers
@@ -233,16 +292,18 @@ def save_adapter(policy, adapters, i, folder):
     policy.save_pretrained(folder, state_dict=tensors)
 
 
-def evaluate_self_edits(model, tokenizer, passage, edits, settings=Settings(), seed=0, report=None, save_to=None):
+def evaluate_self_edits(model, tokenizer, passage, edits, settings=None, seed=0, report=None, save_to=None):
     """Reward of each self-edit: train θ' ← SFT(θ, SE) on it, ask θ' about the passage without showing it.
 
     model: a 4-bit model, or a policy from `attach_policy`; its own weights are never changed. A plain model is
         given a LoRA for the time of the call, drawn from `seed`; a policy's forks need no seed.
-    edits: list[str]; an empty self-edit trains on the passage alone. report, save_to: see `run_trials`.
+    edits: list[str]; an empty self-edit trains on the passage alone. settings: None for `settings_for(tokenizer)`.
+    report, save_to: see `run_trials`.
     Returns list[Trial], `.reward` in [0, 1]. Raises ValueError if the passage has no questions.
     """
     if not passage.questions:
         raise ValueError(f"The passage {passage.title!r} has no questions: without an exam there is no reward; add some.")
+    settings = settings or settings_for(tokenizer)
     policy = attach_policy(model, settings, seed)
     try:
         return run_trials(policy, tokenizer, [(passage, edit) for edit in edits], settings, report=report, save_to=save_to)

@@ -1,69 +1,160 @@
 """NF4 models for this machine: frozen 4-bit weights, ready for LoRA (QLoRA, arXiv:2305.14314)."""
 
+import errno
+import os
 import platform
+import socket
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from huggingface_hub import constants, get_token
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, LocalTokenNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 BUNDLED_MODEL = Path(__file__).parent / "bundled" / "model"
+REAL_MODEL = "mistralai/Mistral-7B-v0.1"
+REAL_MODEL_GIB = 14  # of GPU memory from which REAL_MODEL is chosen: a T4 has 14.7
+VARIABLE = "SEALKIT_MODEL"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What `load_quantized` takes on this machine, and why."""
+
+    path: str | Path  # folder or hub id
+    device: torch.device
+    dtype: torch.dtype  # of activations and of what is not held in 4 bits
+    model_reason: str
+    dtype_reason: str
 
 
 def choose(name=None, device=None):
-    """What `load_quantized` takes for these arguments on this machine: (folder or hub id, torch.device, compute dtype)."""
+    """The one place that decides on model, device and compute dtype for `name` and `device` as `load_quantized` takes them: Choice.
+
+    A T4 says that it supports bfloat16, which it emulates, so what decides is the compute capability.
+    """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = torch.float32
+    dtype, why = torch.float32, "which is exact and fast enough on a CPU"
+    reason = "because there is no GPU to carry a larger one"
+    memory = 0
     if device.type == "cuda":
-        dtype = torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-    return BUNDLED_MODEL if name in (None, "bundled") else name, device, dtype
+        capability = torch.cuda.get_device_capability(device)
+        memory = torch.cuda.get_device_properties(device).total_memory / 2**30
+        reason = f"because this GPU has {memory:.1f} GiB, and {'at least' if memory >= REAL_MODEL_GIB else 'less than'} {REAL_MODEL_GIB}"
+        if capability >= (8, 0):
+            dtype, why = torch.bfloat16, "which this GPU has in hardware"
+        else:
+            dtype, why = torch.float16, f"because bfloat16 needs compute capability 8.0 and this GPU has {capability[0]}.{capability[1]}"
+    if name:
+        reason = "as asked for"
+    elif name := os.environ.get(VARIABLE):
+        reason = f"because the environment variable {VARIABLE} says so"
+    else:
+        name = REAL_MODEL if memory >= REAL_MODEL_GIB else "bundled"
+    return Choice(BUNDLED_MODEL if name == "bundled" else name, device, dtype, reason, why)
 
 
 def environment(name=None, device=None):
     """Versions, device and chosen model, each with the reason: three lines of text."""
-    path, device, dtype = choose(name, device)
+    choice = choose(name, device)
     versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "transformers", "peft", "bitsandbytes"))
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    why = f"compute in {str(dtype).removeprefix('torch.')}, " + {
-        torch.float32: "which is exact and fast enough on a CPU",
-        torch.bfloat16: "which this GPU has in hardware",
-        torch.float16: "because bfloat16 needs compute capability 8.0",
-    }[dtype]
-    model = f"{path}, as asked for" if name else "bundled, a Mistral of 3.3 M parameters, because no other was asked for"
-    return f"Python {platform.python_version()}, {versions}\nDevice: {where}; {why}\nModel: {model}"
+    where = torch.cuda.get_device_name(choice.device) if choice.device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    why = f"compute in {str(choice.dtype).removeprefix('torch.')}, {choice.dtype_reason}"
+    path = "bundled, a Mistral of 3.3 M parameters" if choice.path == BUNDLED_MODEL else choice.path
+    return f"Python {platform.python_version()}, {versions}\nDevice: {where}; {why}\nModel: {path}, {choice.model_reason}"
 
 
 def load_quantized(name=None, device=None):
     """A causal LM held in 4 bits (NF4, double quantization), and its tokenizer.
 
-    name: None or "bundled" for the tiny Mistral that ships with sealkit; else a folder or a model hub's id.
+    name: "bundled" for the tiny Mistral that ships with sealkit; or a folder, or a model hub's id; None for what the
+        environment variable SEALKIT_MODEL names, else Mistral-7B-v0.1 on a GPU of 14 GiB or more, else the bundled one.
     device: a torch device; None for CUDA where there is one, else the CPU.
     Every linear layer of the decoder becomes bitsandbytes' `Linear4bit`, frozen; embeddings, norms and the output
-    head stay as they are. Compute is fp32 on a CPU, bf16 on GPUs that have it, else fp16.
-    Returns (model, tokenizer), the model in eval mode. Raises ValueError, naming the remedy, if there is no such model.
+    head stay as they are. Compute is fp32 on a CPU, bf16 on GPUs that have it, else fp16. `environment` says what is
+    chosen and why. The model's own decoding defaults are dropped: a repetition penalty would change greedy answers.
+    Returns (model, tokenizer), the model in eval mode. Raises ValueError for a model that there is not or that
+    nobody let us have, RuntimeError for what the machine lacks, each naming the remedy.
     """
-    path, device, dtype = choose(name, device)
+    choice = choose(name, device)
     quantization = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=choice.dtype
     )
-    if path == BUNDLED_MODEL:
+    if choice.path == BUNDLED_MODEL:
         transformers_logging.disable_progress_bar()
+    offline = {} if Path(choice.path).is_dir() or reachable(constants.ENDPOINT) else {"local_files_only": True}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForCausalLM.from_pretrained(path, quantization_config=quantization, dtype=dtype, device_map={"": device})
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"No model could be loaded from {str(path)!r} ({str(error).splitlines()[0]}): "
-            "give 'bundled', a folder with config.json and safetensors, or the id of a public model."
-        ) from error
+        tokenizer = AutoTokenizer.from_pretrained(choice.path, **offline)
+        model = AutoModelForCausalLM.from_pretrained(  # sdpa: the packed sequences' mask is boolean, which eager attention would add up
+            choice.path, quantization_config=quantization, dtype=choice.dtype, device_map={"": choice.device}, attn_implementation="sdpa", **offline
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise explain(error, choice) from error
     finally:
         transformers_logging.enable_progress_bar()
     keep_trainable_on_cpu(model)
+    if tokenizer.eos_token is None:
+        raise ValueError(f"The tokenizer of {str(choice.path)!r} has no end token, so no text of it would end: choose another model.")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    model.generation_config = GenerationConfig(bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)
     model.requires_grad_(False)
     return model.eval(), tokenizer
+
+
+def reachable(address, seconds=5):
+    """Whether the server of a URL takes a connection; True behind a proxy, where only an attempt can tell.
+
+    Without a network the hub's client tries every file six times, about 45 s in all, before it says so.
+    """
+    url = urlsplit(address)
+    if getproxies():
+        return True
+    try:
+        socket.create_connection((url.hostname, url.port or (80 if url.scheme == "http" else 443)), seconds).close()
+    except OSError:
+        return False
+    return True
+
+
+def explain(error, choice):
+    """One sentence with the remedy for an exception of loading: ValueError about the model, RuntimeError about the machine."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or (None if chain[-1].__suppress_context__ else chain[-1].__context__)) and cause not in chain:
+        chain.append(cause)
+    text, name = " ".join(map(str, chain)), repr(str(choice.path))
+
+    def among(*types):
+        return any(isinstance(link, types) for link in chain)
+
+    token = "with your token" if get_token() else "without a token: make one at https://huggingface.co/settings/tokens and put it into HF_TOKEN"
+    if any(getattr(link, "errno", None) == errno.ENOSPC for link in chain) or "No space left" in text:
+        return RuntimeError(f"The disk is full, so {name} could not be stored ({REAL_MODEL} takes 15 GB): free some space, or set "
+                            f"HF_HOME to a folder on a larger disk.")
+    if among(torch.cuda.OutOfMemoryError):
+        return RuntimeError(f"This GPU's memory is too small for {name} in 4 bits: take a smaller model, for example {VARIABLE}=bundled, "
+                            "or free the GPU of other programs.")
+    if among(GatedRepoError):
+        return ValueError(f"{name} is gated and was asked for {token}; its terms have to be accepted once at https://huggingface.co/{choice.path}.")
+    if among(RepositoryNotFoundError, LocalTokenNotFoundError):
+        return ValueError(f"The hub has no public model {name}, and it was asked for {token}: check the spelling, or that you may see it.")
+    if among(LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, TimeoutError) or "couldn't connect to" in text:
+        return RuntimeError(f"{constants.ENDPOINT} cannot be reached and {name} is not in the local cache: connect to the network, "
+                            "or give 'bundled' or the folder of a model.")
+    if not isinstance(error, (OSError, ValueError)):
+        if "bitsandbytes" not in text.lower():
+            return error
+        return RuntimeError(f"bitsandbytes {version('bitsandbytes')} does not work with this torch {torch.__version__} (CUDA "
+                            f"{torch.version.cuda or 'none'}): pip install -U bitsandbytes; python -m bitsandbytes tells more.")
+    return ValueError(
+        f"No model could be loaded from {name} ({(str(error).splitlines() or [type(error).__name__])[0]}): "
+        "give 'bundled', a folder with config.json and safetensors, or the id of a public model."
+    )
 
 
 def keep_trainable_on_cpu(model):
@@ -75,11 +166,6 @@ def keep_trainable_on_cpu(model):
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-
-
-def newline_id(tokenizer):
-    """The token id of a newline between two words."""
-    return tokenizer("a\nb", add_special_tokens=False)["input_ids"][-2]
 
 
 def weight_bytes(model):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
 from .exam import accuracy, answer_questions
-from .inner_loop import Settings, Trial, attach_policy, row_losses, run_trials
+from .inner_loop import Settings, Trial, attach_policy, checkpointed, descend, loss_scaler, row_losses, run_trials, settings_for
+from .prompts import BUNDLED, prompts_for
 from .self_edits import generate_self_edits, seed_of, self_edit_prompt
+
+LOGITS_BYTES = 2**29  # of one pass of the M-step, in fp32; a batch that needs more is summed up over several passes
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,12 @@ class Reinforcement:
     epochs: int = 8
     batch_size: int = 4
     learning_rate: float = 2e-3
+    checkpointing: bool = False  # as in `Settings`
+
+
+def reinforcement_for(tokenizer):
+    """Reinforcement() for the bundled model; for any other the paper's epochs and learning rate, with checkpointing."""
+    return Reinforcement() if prompts_for(tokenizer) is BUNDLED else Reinforcement(epochs=2, learning_rate=3e-4, checkpointing=True)
 
 
 @dataclass(frozen=True)
@@ -91,35 +101,43 @@ def m_step(policy, tokenizer, pairs, reinforcement=Reinforcement(), seed=0):
     for parameter in lora:
         parameter.requires_grad_()
     optimizer = torch.optim.AdamW(lora, lr=reinforcement.learning_rate, weight_decay=0.0)
-    losses = []
-    for _ in range(reinforcement.epochs if rows else 0):
-        for chosen in torch.randperm(len(rows), generator=order).split(reinforcement.batch_size):
-            ids, labels = (torch.nn.utils.rnn.pad_sequence(column, batch_first=True, padding_value=value).to(policy.device)
-                           for column, value in zip(zip(*[rows[i] for i in chosen]), (tokenizer.pad_token_id, -100)))
-            loss = row_losses(policy, {"input_ids": ids}, labels).mean()
-            optimizer.zero_grad()  # before, not after: whoever trained this policy last may have left gradients
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
+    scaler, losses = loss_scaler(policy), []
+    with checkpointed(policy, reinforcement.checkpointing and bool(rows)):
+        for _ in range(reinforcement.epochs if rows else 0):
+            for chosen in torch.randperm(len(rows), generator=order).split(reinforcement.batch_size):
+                ids, labels = (torch.nn.utils.rnn.pad_sequence(column, batch_first=True, padding_value=value).to(policy.device)
+                               for column, value in zip(zip(*[rows[i] for i in chosen]), (tokenizer.pad_token_id, -100)))
+                together = max(1, LOGITS_BYTES // (4 * ids.shape[1] * policy.config.vocab_size))
+                parts = [partial(share_of_loss, policy, ids[i : i + together], labels[i : i + together], len(ids))
+                         for i in range(0, len(ids), together)]
+                losses.append(sum(descend(optimizer, scaler, parts)).item())
     return losses
+
+
+def share_of_loss(policy, ids, labels, batch):
+    """What some rows add to the mean loss of a batch of `batch` rows."""
+    return row_losses(policy, {"input_ids": ids}, labels).mean() * (len(ids) / batch)
 
 
 def supervised_ids(tokenizer, passage, edit):
     """(ids, labels) of prompt and self-edit for SFT, tensors of shape (length,): the prompt's labels are -100."""
-    prompt = self_edit_prompt(passage)
-    ids = tokenizer(f"{prompt} {edit}", return_tensors="pt")["input_ids"][0]
-    ids = torch.cat([ids, torch.tensor([tokenizer.eos_token_id])])
+    prompt = self_edit_prompt(passage, prompts=prompts_for(tokenizer))
+    ids = tokenizer(f"{prompt} {edit}")["input_ids"]
+    before = tokenizer(prompt)["input_ids"]
+    shared = next((i for i, (token, other) in enumerate(zip(before, ids)) if token != other), len(before))  # a tokenizer may merge across the seam
+    ids = torch.tensor(ids + [tokenizer.eos_token_id])
     labels = ids.clone()
-    labels[: len(tokenizer(prompt)["input_ids"])] = -100
+    labels[:shared] = -100
     return ids, labels
 
 
-def run_seal(model, tokenizer, passages, iterations=2, k=5, run_dir=None, seed=0, settings=Settings(),
-             reinforcement=Reinforcement(), keep=best_if_better, log=None, progress=False):
+def run_seal(model, tokenizer, passages, iterations=2, k=5, run_dir=None, seed=0, settings=None,
+             reinforcement=None, keep=best_if_better, log=None, progress=False):
     """SEAL: `iterations` times, k self-edits for each passage, a trial of each, and SFT of the policy on the kept ones.
 
     model: from `load_quantized` (a LoRA policy is attached to it) or a policy from `attach_policy`. Its 4-bit weights
-        are never changed. passages: list[Passage]. settings, reinforcement: of inner loop and M-step.
+        are never changed. passages: list[Passage]. settings, reinforcement: of inner loop and M-step;
+        None for `settings_for(tokenizer)` and `reinforcement_for(tokenizer)`.
     keep: the selection rule, a function (rewards of one passage, its passage-only reward) -> candidates to keep.
     run_dir: a new or empty folder that receives the run (see `open_run`), or None. log: takes each line of the
     run's story, for example `print`. progress: show a progress bar. Same seed, same machine: same bits.
@@ -133,6 +151,7 @@ def run_seal(model, tokenizer, passages, iterations=2, k=5, run_dir=None, seed=0
     for passage in passages:
         if not passage.questions:
             raise ValueError(f"The passage {passage.title!r} has no questions: without an exam there is no reward; add some.")
+    settings, reinforcement = settings or settings_for(tokenizer), reinforcement or reinforcement_for(tokenizer)
     if run_dir is not None:
         open_run(run_dir, {"seed": seed, "iterations": iterations, "k": k, "passages": len(passages), "keep": keep.__name__,
                            "inner_loop": asdict(settings), "m_step": asdict(reinforcement)})

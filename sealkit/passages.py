@@ -1,4 +1,4 @@
-"""Passages with closed-book questions: the bundled world's, or your own from a JSON or JSONL file."""
+"""Passages with closed-book questions: the bundled world's, SQuAD's, or your own from a JSON or JSONL file."""
 
 import json
 from dataclasses import dataclass
@@ -6,6 +6,9 @@ from pathlib import Path
 
 BUNDLED = Path(__file__).parent / "bundled"
 SPLITS = ("train", "validation", "test")
+SQUAD = "rajpurkar/squad"
+SQUAD_SPLITS = ("train", "validation")
+QUESTIONS = 5  # at most, of a passage of SQuAD: its passages have five as a rule, a few have over twenty
 
 
 @dataclass(frozen=True)
@@ -27,17 +30,24 @@ class Passage:
 
 
 def load_passages(source="bundled", split="train", limit=None):
-    """Passages of one split of the bundled world, or of a file of your own.
+    """Passages of one split of the bundled world or of SQuAD, or of a file of your own.
 
-    source: "bundled", or the path of a JSON file (a list) or a JSONL file (one object a line) with rows
+    source: "bundled"; "squad" (through `datasets`, https://huggingface.co/datasets/rajpurkar/squad); or the path of
+        a JSON file (a list, or SQuAD's own nested form) or a JSONL file (one object a line) with rows
         {"title": str, "text": str, "questions": [{"question": str, "answers": [str, ...]}, ...]}.
         A row may say "context" for "text" and a question "answer": str for "answers" (SQuAD's words).
-    split: "train", "validation" or "test" (bundled only).
+    split: "train" or "validation", of the bundled world also "test"; a file has none.
     limit: at most this many, from the start; None for all.
-    Returns list[Passage]. Raises ValueError naming the row and what to mend, FileNotFoundError for a missing file.
+    SQuAD's rows are grouped by passage, in their order, at most QUESTIONS questions each.
+    Returns list[Passage]. Raises ValueError naming the row and what to mend, FileNotFoundError for a missing file,
+    RuntimeError if SQuAD cannot be downloaded.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}: ask for at least one passage, or None for all.")
+    if source == "squad":
+        if split not in SQUAD_SPLITS:
+            raise ValueError(f"SQuAD has no public split {split!r}: use one of {', '.join(SQUAD_SPLITS)}.")
+        return _squad(split)[:limit]
     if source == "bundled":
         if split not in SPLITS:
             raise ValueError(f"The bundled world has no split {split!r}: use one of {', '.join(SPLITS)}.")
@@ -45,8 +55,28 @@ def load_passages(source="bundled", split="train", limit=None):
     else:
         path = Path(source)
         if not path.is_file():
-            raise FileNotFoundError(f"No file {str(source)!r}: give 'bundled' or the path of a JSON or JSONL file of passages.")
-    return [_passage(row, f"{path.name}, row {number}") for number, row in _rows(path)][:limit]
+            raise FileNotFoundError(f"No file {str(source)!r}: give 'bundled', 'squad' or the path of a JSON or JSONL file of passages.")
+    return [_passage(row, f"{path.name}, {number}") for number, row in _rows(path)][:limit]
+
+
+def hold_out(passages, count, n_train=None):
+    """Split passages into (train, test), no text and no title in both: the last titles make the test.
+
+    count: of test passages, at most; n_train: of training passages, at most (None: all the others). Titles are kept
+    whole because passages of one article tell of the same things. Passages without a title stand for themselves.
+    Raises ValueError if there are too few titles for both sides.
+    """
+    groups = {}
+    for passage in passages:
+        groups.setdefault(passage.title or passage.text, []).append(passage)
+    articles, test = list(groups.values()), []
+    while len(articles) > 1 and len(test) < count:
+        test = articles.pop() + test
+    texts = {passage.text for passage in test}
+    train = [passage for article in articles for passage in article if passage.text not in texts]
+    if not test or not train:
+        raise ValueError(f"{len(passages)} passages of {len(groups)} titles leave none to train on or none to test: give passages of at least two titles.")
+    return train[:n_train], test[:count]
 
 
 def save_passages(path, passages):
@@ -59,21 +89,61 @@ def save_passages(path, passages):
     Path(path).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
+def _squad(split):
+    """SQuAD's passages through `datasets`, which caches them."""
+    import datasets  # here, since importing it takes a second that the bundled world need not wait
+
+    try:
+        rows = datasets.load_dataset(SQUAD, split=split)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RuntimeError(f"SQuAD could not be loaded ({reason}): connect to the network, or give the path of a file of passages.") from error
+    return group_questions(rows)
+
+
+def group_questions(rows):
+    """Passages from rows that hold one question each, in SQuAD's fields: title, context, question, answers {"text": [str]}."""
+    passages = {}
+    for row in rows:
+        questions = passages.setdefault((row["title"], row["context"]), [])
+        answers = tuple(dict.fromkeys(answer for answer in row["answers"]["text"] if answer.strip()))
+        if answers and len(questions) < QUESTIONS:
+            questions.append(Question(row["question"].strip(), answers))
+    return [Passage(title.replace("_", " "), text, tuple(questions)) for (title, text), questions in passages.items() if questions]
+
+
 def _rows(path):
-    """(row number from 1, parsed object) of a JSON list or a JSONL file."""
+    """(where it is, parsed object) of a JSON list, SQuAD's nested JSON or a JSONL file."""
     text = path.read_text(encoding="utf-8")
-    if text.lstrip().startswith("["):
+    start = text.lstrip()[:1]
+    nested = start == "{" and '"data"' in text[:2000] and '"paragraphs"' in text
+    if start == "[" or nested:
         try:
-            yield from enumerate(json.loads(text), 1)
+            parsed = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path.name}, line {error.lineno} is not JSON ({error.msg}): mend the file.") from error
+        yield from _nested(parsed, path.name) if nested else ((f"row {number}", row) for number, row in enumerate(parsed, 1))
         return
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             try:
-                yield number, json.loads(line)
+                yield f"row {number}", json.loads(line)
             except json.JSONDecodeError as error:
                 raise ValueError(f"{path.name}, line {number} is not JSON ({error.msg}): mend or remove the line.") from error
+
+
+def _nested(parsed, name):
+    """(where it is, row as `_passage` takes it) of SQuAD's own file: {"data": [{"title", "paragraphs": [{"context", "qas"}]}]}."""
+    for i, article in enumerate(parsed["data"], 1):
+        if not isinstance(article, dict) or not isinstance(article.get("paragraphs"), list):
+            raise ValueError(f"{name}, article {i} has no list of paragraphs.")
+        for j, paragraph in enumerate(article["paragraphs"], 1):
+            where = f"article {i}, paragraph {j}"
+            if not isinstance(paragraph, dict) or not isinstance(paragraph.get("qas"), list):
+                raise ValueError(f"{name}, {where} has no list of questions 'qas'.")
+            answerable = [q for q in paragraph["qas"] if not (isinstance(q, dict) and q.get("is_impossible"))]  # SQuAD 2.0's others
+            if answerable or not paragraph["qas"]:
+                yield where, {"title": str(article.get("title", "")).replace("_", " "), "text": paragraph.get("context"), "questions": answerable[:QUESTIONS]}
 
 
 def _passage(row, where):
@@ -90,7 +160,8 @@ def _passage(row, where):
         q = q if isinstance(q, dict) else {}
         answers = q.get("answers") or q.get("answer") or ()
         answers = answers if isinstance(answers, (list, tuple)) else (answers,)
-        answers = tuple(str(answer) for answer in answers if str(answer).strip())
+        answers = (answer.get("text", "") if isinstance(answer, dict) else answer for answer in answers)
+        answers = tuple(dict.fromkeys(str(answer) for answer in answers if str(answer).strip()))
         if not str(q.get("question", "")).strip() or not answers:
             raise ValueError(f"{where}, question {number} has no question or no answer: fill both in, or remove it.")
         questions.append(Question(q["question"], answers))

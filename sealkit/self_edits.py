@@ -4,26 +4,22 @@ import hashlib
 import re
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList, TemperatureLogitsWarper, TopPLogitsWarper
 
-from .loading import newline_id
+from .prompts import BUNDLED, prompts_for
 
-# The bundled model has read all of these in pretraining; None leaves the choice of style to the policy.
-PROMPTS = {
-    None: "Notes:",
-    "implications": "Implications:",
-    "questions": "Questions:",
-    "rewrite": "Rewrite:",
-    "gist": "Gist:",
-}
-STYLES = tuple(style for style in PROMPTS if style)
+PROMPTS, STYLES = BUNDLED.cues, BUNDLED.styles  # the bundled world's; other models have those of `prompts.GENERAL`
+CACHE_BYTES = 2 * 2**30  # of keys and values that one batch of texts may take
 
 
-def self_edit_prompt(passage, style=None):
-    """The prompt that asks for a self-edit of `passage`, in one of STYLES or (None) in whatever style the policy likes."""
-    if style not in PROMPTS:
-        raise ValueError(f"No self-edit style {style!r}: use one of {', '.join(STYLES)}, or None.")
-    return f"{passage.title}\n{passage.text}\n\n{PROMPTS[style]}"
+def self_edit_prompt(passage, style=None, prompts=BUNDLED):
+    """The prompt that asks for a self-edit of `passage`, in one of the styles of `prompts` or (None) in its default.
+
+    In the bundled world the default leaves the style to the policy; see `prompts_for` for the prompts of a model.
+    """
+    if style not in prompts.cues:
+        raise ValueError(f"No self-edit style {style!r}: use one of {', '.join(prompts.styles)}, or None.")
+    return prompts.examples[style] + prompts.passage.format(title=passage.title, text=passage.text) + prompts.cues[style]
 
 
 def seed_of(*key):
@@ -46,53 +42,94 @@ class _SeededSampling(LogitsProcessor):
         return scores - torch.log(-torch.log(uniform.clamp(1e-10, 1 - 1e-7))).to(scores)
 
 
+class _StopAt(StoppingCriteria):
+    """Ends a row when the text after the first `start` tokens holds one of `strings`.
+
+    By text and not by token id: in many vocabularies a newline is also part of other tokens, such as ".\\n".
+    """
+
+    def __init__(self, tokenizer, strings, start):
+        self.tokenizer, self.strings, self.start = tokenizer, strings, start
+
+    def __call__(self, input_ids, scores, **kwargs):
+        texts = self.tokenizer.batch_decode(input_ids[:, self.start :], skip_special_tokens=True)
+        return torch.tensor([any(string in text for string in self.strings) for text in texts], device=input_ids.device)
+
+
 @torch.no_grad()
-def complete(model, tokenizer, prompts, max_new_tokens, seeds=None, temperature=1.0, top_p=1.0, stop_at_newline=False):
+def complete(model, tokenizer, prompts, max_new_tokens, seeds=None, temperature=1.0, top_p=1.0, stops=()):
     """Continue every prompt: greedily, or as a sample if there is a seed for each.
 
-    Returns list[str], without the prompt, stripped. One left-padded batch, shape (len(prompts), longest prompt).
+    stops: strings at the first of which a text ends. Returns list[str], without the prompt, stripped.
+    One left-padded batch, shape (len(prompts), longest prompt).
     """
     model.eval()
-    stops = [tokenizer.eos_token_id] + ([newline_id(tokenizer)] if stop_at_newline else [])
     processors = LogitsProcessorList()
     if seeds is not None:
         warpers = [TemperatureLogitsWarper(float(temperature))] + ([TopPLogitsWarper(top_p)] if top_p < 1 else [])
         processors.extend([*warpers, _SeededSampling(seeds)])
     batch = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False).to(model.device)
+    start = batch["input_ids"].shape[1]
     output = model.generate(
         **batch, max_new_tokens=max_new_tokens, do_sample=False, logits_processor=processors,
-        eos_token_id=stops, pad_token_id=tokenizer.pad_token_id,
+        stopping_criteria=StoppingCriteriaList([_StopAt(tokenizer, stops, start)] if stops else []),
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )
-    new = output[:, batch["input_ids"].shape[1] :]
-    return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+    texts = tokenizer.batch_decode(output[:, start:], skip_special_tokens=True)
+    return [text[: min([len(text), *(text.find(stop) for stop in stops if stop in text)])].strip() for text in texts]
 
 
-def generate_self_edits(model, tokenizer, passage, k=5, seed=0, style=None, temperature=1.0, top_p=0.95, max_new_tokens=160):
+def complete_in_parts(model, tokenizer, prompts, max_new_tokens, seeds=None, **sampling):
+    """`complete` for any number of prompts: as many at a time as their keys and values fit into CACHE_BYTES."""
+    config = model.config
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    of_a_token = 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize
+    longest = max(map(len, tokenizer(prompts)["input_ids"]), default=0) + max_new_tokens
+    rows = max(1, CACHE_BYTES // (of_a_token * longest))
+    parts = (slice(i, i + rows) for i in range(0, len(prompts), rows))
+    return [text for part in parts
+            for text in complete(model, tokenizer, prompts[part], max_new_tokens, seeds and seeds[part], **sampling)]
+
+
+def generate_self_edits(model, tokenizer, passage, k=5, seed=0, style=None, temperature=1.0, top_p=0.95, max_new_tokens=None):
     """Sample k self-edits SE ~ LM_θ(· | C) for one passage (Passage), or k for each of a list of passages.
 
     seed: an int, or a tuple such as (seed, iteration); candidate j of the passage draws from (seed, passage, j) alone.
-    temperature, top_p: the paper's 1.0 and 0.95. Returns list[str] of length k, or a list of such lists.
+    temperature, top_p: the paper's 1.0 and 0.95. max_new_tokens: None for what the model's prompts name (`prompts_for`).
+    Returns list[str] of length k, or a list of such lists.
     Raises ValueError for k < 1 or an unknown style.
     """
     if k < 1:
         raise ValueError(f"k is {k}: ask for at least one self-edit per passage.")
     passages = passage if isinstance(passage, list) else [passage]
-    prompts = [self_edit_prompt(p, style) for p in passages for _ in range(k)]
+    asked = prompts_for(tokenizer)
+    prompts = [self_edit_prompt(p, style, asked) for p in passages for _ in range(k)]
     seeds = [seed_of(seed, p.title, p.text, style, j) for p in passages for j in range(k)]
-    texts = complete(model, tokenizer, prompts, max_new_tokens, seeds, temperature, top_p)
+    texts = complete_in_parts(
+        model, tokenizer, prompts, max_new_tokens or asked.max_new_tokens, seeds, temperature=temperature, top_p=top_p, stops=asked.stops
+    )
     edits = [texts[i : i + k] for i in range(0, len(texts), k)]
     return edits if isinstance(passage, list) else edits[0]
+
+
+_LABEL = re.compile(  # 1.  2)  (3)  [4]  a.  -  •  ##  "Implication 5:"
+    r"^\s*(?:[(\[]?\d{1,3}[.):\]]+(?:\s+|(?=[A-Z\"]))|\(?[a-z][.)]\s+|[-*•–·▪◦>]\s+|#+\s+|(?i:implication|inference|fact|point|statement|step) \d{1,3}[.:]\s+)+"
+)
+_PREAMBLE = re.compile(  # what an assistant says before its list, or to itself, where it does not end in a colon
+    r"(?:sure|certainly|of course|okay)[,!.]|let's |(?:here|below)(?: is|'s| are) (?:an? |the |some |my )?(?:list|implications|rewrit|questions|sentences)", re.I
+)
 
 
 def training_sequences(edit, passage):
     """The texts that the inner loop trains on: the passage itself and each line of the self-edit.
 
-    Numbering, bullets and bold marks are taken off; a line of preamble that ends in a colon, and repeated lines, are left out;
-    a "Question:" line is joined with the "Answer:" line after it. Never empty: with an empty self-edit it is the
-    passage alone. Returns list[str].
+    Numbering, bullets, headings' and bold marks are taken off; a line of preamble (one that ends in a colon, or says
+    "Sure!") and repeated lines are left out; a "Question:" line is joined with the "Answer:" line after it. Never
+    empty: with an empty self-edit it is the passage alone. Returns list[str].
     """
-    text = edit.replace("\r", "\n").replace("**", "")
+    text = re.sub(r"\*\*|__(?=\w)|(?<=\w)__", "", edit.replace("\r", "\n"))
     text = re.sub(r"(?im)^([\W\d]*(?:question|q)\b.*)\n+[\W\d]*(?=(?:answer|a)\s*:)", r"\1 ", text)
-    lines = [re.sub(r"^\s*(?:\(?\d{1,3}[.):]\s+|[-*•–]\s+)+", "", line).strip() for line in text.split("\n")]
-    lines = [line for line in lines if re.search(r"\w", line) and not line.endswith(":")]
+    lines = [_LABEL.sub("", line).strip() for line in text.split("\n")]
+    lines = [line for line in lines if re.search(r"\w", line) and not line.endswith(":") and not _PREAMBLE.match(line)]
     return [f"{passage.title}\n{passage.text}".strip(), *dict.fromkeys(lines)]

@@ -1,12 +1,14 @@
 """What the tests share: the bundled model, loaded once a module, and the paper's data where it is at hand."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 import sealkit
 
+os.environ["SEALKIT_MODEL"] = "bundled"  # also on a machine whose GPU could carry more
 PAPER = Path(__file__).parents[2] / "shared" / "paper"
 
 

@@ -6,7 +6,10 @@ import sys
 
 import pytest
 
-from sealkit.__main__ import main
+import sealkit
+from families import save
+from sealkit.__main__ import main, passages_of
+from sealkit.passages import save_passages
 
 
 def test_a_small_run_tells_its_story_and_leaves_its_record(tmp_path):
@@ -23,7 +26,35 @@ def test_a_small_run_tells_its_story_and_leaves_its_record(tmp_path):
     assert main(["--output", str(output)]) == 2
 
 
+def test_a_real_model_on_a_file_of_passages(tmp_path, capsys):
+    """A tiny random Qwen2 on passages of four titles: prompts, settings and held-out split of models outside the bundled world."""
+    passages = [sealkit.Passage(f"Title {i // 2}", f"The tower number {i} is {i + 10} m high.",
+                                (sealkit.Question(f"How high is tower {i}?", (f"{i + 10} m",)),)) for i in range(8)]
+    save_passages(tmp_path / "towers.jsonl", passages)
+    folder, output = save("qwen2", tmp_path / "model"), tmp_path / "run"
+    arguments = ["--model", str(folder), "--data", str(tmp_path / "towers.jsonl"), "--passages", "2", "--held-out", "2"]
+    assert not main([*arguments, "--self-edits", "1", "--iterations", "1", "--output", str(output)])
+    told = capsys.readouterr().out
+    assert "2 others to test on" in told and "SEAL iteration 1 of 1" in told and "Model: " in told and "as asked for" in told
+    rows = [json.loads(line) for line in (output / "trials.jsonl").read_text().splitlines()]
+    assert [row["title"] for row in rows] == ["Title 0", "Title 0"]
+    settings = json.loads((output / "run.json").read_text())
+    assert settings["inner_loop"]["steps"] == 10 and settings["m_step"]["learning_rate"] == 3e-4
+    results = json.loads((output / "results.json").read_text())
+    assert "oracle" not in results and all(len(scores) == 2 for scores in results.values())
+
+
+def test_squad_trains_on_its_train_split_and_tests_on_the_other(monkeypatch):
+    asked = []
+    monkeypatch.setattr("sealkit.__main__.load_passages", lambda *a: asked.append(a) or [])
+    passages_of("squad", 3, 4)
+    passages_of("bundled", 5, 6)
+    assert asked == [("squad", "train", 3), ("squad", "validation", 4), ("bundled", "train", 5), ("bundled", "test", 6)]
+
+
 @pytest.mark.parametrize("arguments, message", [
+    (["--data", "nowhere.json"], "No file 'nowhere.json'"),
+    (["--held-out", "0"], "at least one passage"),
     (["--self-edits", "0"], "at least 1"),
     (["--passages", "0"], "at least one passage"),
     (["--model", "/no/such/folder"], "give 'bundled'"),

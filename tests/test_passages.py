@@ -1,12 +1,14 @@
 """Passages from the bundled world and from files; bad rows are named."""
 
+import dataclasses
 import json
 import re
 
 import pytest
 
 import sealkit
-from sealkit.passages import save_passages
+from conftest import PAPER
+from sealkit.passages import hold_out, save_passages
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
@@ -37,11 +39,81 @@ def test_squad_words_and_json_lists(tmp_path):
     assert passage == sealkit.Passage("T", "A text.", (sealkit.Question("What?", ("a text",)),))
 
 
-def test_the_paper_sample_of_squad_loads(paper, tmp_path):
+def test_the_paper_sample_of_squad_loads(paper):
     rows = paper("squad_sample.json")
-    (tmp_path / "squad.json").write_text(json.dumps(rows))
-    passages = sealkit.load_passages(tmp_path / "squad.json")
-    assert len(passages) == len(rows) and all(passage.questions for passage in passages)
+    passages = sealkit.load_passages(PAPER / "squad_sample.json")
+    assert [p.text for p in passages] == [row["context"] for row in rows]
+    assert [[q.question for q in p.questions] for p in passages] == [[q["question"] for q in row["questions"]] for row in rows]
+
+
+def nested(rows):
+    """Rows of the paper's sample in SQuAD's own nested form."""
+    def paragraph(row):
+        asked = [{"id": "x", "question": q["question"], "answers": [{"text": q["answer"], "answer_start": 0}] * 2} for q in row["questions"]]
+        return {"context": row["context"], "qas": asked}
+
+    return {"version": "1.1", "data": [{"title": row["title"].replace(" ", "_"), "paragraphs": [paragraph(row)]} for row in rows]}
+
+
+def test_squads_own_file_loads_like_the_sample(paper, tmp_path):
+    (tmp_path / "dev-v1.1.json").write_text(json.dumps(nested(paper("squad_sample.json"))))
+    assert sealkit.load_passages(tmp_path / "dev-v1.1.json", limit=7) == capped(sealkit.load_passages(PAPER / "squad_sample.json", limit=7))
+
+
+def capped(passages):
+    return [dataclasses.replace(p, questions=p.questions[:5]) for p in passages]
+
+
+def test_squad_through_datasets_is_grouped_by_passage_and_capped(paper, tmp_path, monkeypatch):
+    """The rows of rajpurkar/squad, one a question, from a local file through the same `datasets.load_dataset`."""
+    datasets = pytest.importorskip("datasets")
+    rows = [
+        {"id": str(i), "title": row["title"].replace(" ", "_") + "_City", "context": row["context"], "question": q["question"] + " ",
+         "answers": {"text": [q["answer"], q["answer"]], "answer_start": [0, 0]}}
+        for row in paper("squad_sample.json") for i, q in enumerate(row["questions"] * 2)
+    ]
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    real, asked = datasets.load_dataset, []
+
+    def local(name, split):
+        asked.append((name, split))
+        return real("json", data_files={s: str(tmp_path / f"{s}.jsonl") for s in ("train", "validation")}, split=split, cache_dir=str(tmp_path / "cache"))
+
+    monkeypatch.setattr(datasets, "load_dataset", local)
+    passages = sealkit.load_passages("squad", split="validation", limit=6)
+    expected = sealkit.load_passages(PAPER / "squad_sample.json", limit=6)
+    assert asked == [("rajpurkar/squad", "validation")]
+    assert [(p.text, p.title) for p in passages] == [(p.text, p.title + " City") for p in expected]
+    for passage, other in zip(passages, expected):
+        twice = (other.questions * 2)[:5]
+        assert passage.questions == tuple(sealkit.Question(q.question.strip(), q.answers) for q in twice)
+    with pytest.raises(ValueError, match="no public split 'test': use one of train, validation"):
+        sealkit.load_passages("squad", split="test")
+
+
+def test_squad_without_a_network_is_one_sentence(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+
+    def fail(name, split):
+        raise ConnectionError("Couldn't reach 'rajpurkar/squad' on the Hub (LocalEntryNotFoundError)")
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(RuntimeError, match="SQuAD could not be loaded .* connect to the network"):
+        sealkit.load_passages("squad")
+
+
+def test_held_out_passages_share_neither_text_nor_title_with_training():
+    passages = [sealkit.Passage(f"T{i // 3}", f"text {i}", ()) for i in range(12)] + [sealkit.Passage("T9", "text 1", ())]
+    for count, n_train in ((1, None), (2, 4), (5, 3), (100, None)):
+        train, test = hold_out(passages, count, n_train)
+        assert 1 <= len(test) <= count and 1 <= len(train) <= (n_train or 99)
+        assert not {p.title for p in train} & {p.title for p in test} and not {p.text for p in train} & {p.text for p in test}
+    untitled = [sealkit.Passage("", text, ()) for text in "abcda"]
+    train, test = hold_out(untitled, 2)
+    assert [p.text for p in train] == ["a", "a", "b"] and [p.text for p in test] == ["c", "d"]
+    with pytest.raises(ValueError, match="at least two titles"):
+        hold_out(passages[:3], 1)
 
 
 @pytest.mark.parametrize("text, message", [
@@ -53,6 +125,10 @@ def test_the_paper_sample_of_squad_loads(paper, tmp_path):
     ('\n{"title": ', "line 2 is not JSON"),
     ('[{"title": "t"},\n', "line 2 is not JSON"),
     ('{"title": "t", "text": "x", "questions": ["q?"]}', "question 1 has no question or no answer"),
+    ('{"data": [{"title": "t", "paragraphs": [{"context": "x", "qas": []}]}]}', "article 1, paragraph 1 has no questions"),
+    ('{"data": [{"title": "t", "paragraphs": [{"context": "x"}]}]}', "article 1, paragraph 1 has no list of questions"),
+    ('{"data": [{"title": "t"}, {"paragraphs": []}]}', "article 1 has no list of paragraphs"),
+    ('{"data": [{"title": "t", "paragraphs": [{"qas": [{"question": "q", "answers": [{"text": "a"}]}]}]}]}', "paragraph 1 has no text"),
 ])
 def test_bad_rows_are_named(tmp_path, text, message):
     (tmp_path / "bad.jsonl").write_text(text)

@@ -75,19 +75,30 @@ PASSAGE = sealkit.Passage("T", "A text.", ())
     ("1. Question: Who?\n   Answer: Ann.\n\n2. Question: When?\nAnswer: 1990", ["Question: Who? Answer: Ann.", "Question: When? Answer: 1990"]),
     ("1990 was the year.\n3.5 km is far.", ["1990 was the year.", "3.5 km is far."]),
     ("---\n***", []),
+    ("Sure! Here you go.\nImplication 1: A.\n[2] B.\n(c) C.\n## D\n1.Ends so.", ["A.", "B.", "C.", "D", "Ends so."]),
+    ("Let's think step by step.\nHere are some implications of the text.\n1. **One:** two __three__", ["One: two three"]),
+    ("A. Lincoln\n21.6% of it\n1. 2. Both", ["A. Lincoln", "21.6% of it", "Both"]),
 ])
 def test_training_sequences(edit, lines):
     assert sealkit.training_sequences(edit, PASSAGE) == ["T\nA text.", *lines]
 
 
 def test_all_real_self_edits_give_clean_sequences(paper):
+    """Every completion teaches something, no mark of a list is left, and no word of a content line is lost."""
     completions = [(row, completion["text"]) for row in paper("restem_round1.jsonl") for completion in row["completions"]]
     assert len(completions) == 250
+    left_out = set()
     for row, text in completions:
         first, *lines = sealkit.training_sequences(text, sealkit.Passage(row["title"], row["context"], ()))
         assert first.endswith(row["context"].strip()) and lines
-        assert not any(re.match(r"\s*(\d{1,3}[.)]\s|[-*•])", line) or line.endswith(":") for line in lines)
-        kept = set(re.findall(r"\w+", " ".join(lines)))
-        sentences = [line for line in text.split("\n") if line.strip() and not line.strip().endswith(":")]
-        said = set(re.findall(r"\w+", re.sub(r"(?m)^\s*\d+[.)]\s", "", "\n".join(sentences))))
-        assert said <= kept
+        for line in lines:
+            assert not re.match(r"\s*([(\[]?\d{1,3}[.):\]](\s|[A-Z])|\(?[a-z][.)]\s|[-*•–>#]|implication \d)", line, re.I), line
+            assert "**" not in line and not line.endswith(":")
+            assert not re.match(r"sure|certainly[,!]|let's|here (is|are)|here's", line, re.I), line
+        kept = " ".join(lines)
+        for line in filter(str.strip, text.split("\n")):
+            words = re.findall(r"\w+", re.sub(r"^\s*([(\[]?\d{1,3}[.)\]]|[a-z]\.|Implication \d+:)\s*", "", line))
+            if not set(words) <= set(re.findall(r"\w+", kept)):
+                left_out.add(line.strip())
+    assert all(line.endswith(":") or line.startswith(("Let's ", "Sure! ")) for line in left_out)
+    assert 10 <= len(left_out) <= 30  # "Implications:", "Let's read the following passage and produce a list ..."

@@ -30,7 +30,7 @@ from transformers.utils import logging
 import sealkit
 from sealkit.exam import MAX_ANSWER_TOKENS, exam_prompt
 from sealkit.inner_loop import collate, pack, row_losses, run_trials
-from sealkit.loading import BUNDLED_MODEL, newline_id
+from sealkit.loading import BUNDLED_MODEL
 
 logging.set_verbosity_error()
 warnings.filterwarnings("ignore")
@@ -130,7 +130,7 @@ def peft_mixed(work):
         rows = [name for name, (passage, _) in zip(names, pairs) for _ in passage.questions]
         batch = tokenizer(asked, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False).to(policy.device)
         policy.generate(**batch, adapter_names=rows, max_new_tokens=MAX_ANSWER_TOKENS, do_sample=False,
-                        eos_token_id=[tokenizer.eos_token_id, newline_id(tokenizer)], pad_token_id=tokenizer.pad_token_id)
+                        eos_token_id=[tokenizer.eos_token_id, tokenizer("a\nb", add_special_tokens=False)["input_ids"][-2]], pad_token_id=tokenizer.pad_token_id)
         policy.set_adapter("default")
         for name in names:
             policy.delete_adapter(name)
