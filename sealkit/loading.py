@@ -51,7 +51,7 @@ def choose(name=None, device=None):
         else:
             dtype, why = torch.float16, f"because bfloat16 needs compute capability 8.0 and this GPU has {capability[0]}.{capability[1]}"
     if name:
-        reason = "as asked for"
+        reason = "because it was asked for"
     elif name := os.environ.get(VARIABLE):
         reason = f"because the environment variable {VARIABLE} says so"
     else:

@@ -82,7 +82,7 @@ def test_environment_says_what_is_loaded_and_why():
     versions, device, model = sealkit.environment().split("\n")
     assert f"torch {torch.__version__}" in versions and f"bitsandbytes {bnb.__version__}" in versions
     assert ("CPU" in device) == (not torch.cuda.is_available()) and "SEALKIT_MODEL" in model
-    assert "as asked for" in sealkit.environment("some/model")
+    assert "because it was asked for" in sealkit.environment("some/model")
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_argument_beats_variable_beats_machine(gpu, monkeypatch):
     assert choose("bundled").path == BUNDLED_MODEL and choose(device="cpu").path == BUNDLED_MODEL
     monkeypatch.setenv("SEALKIT_MODEL", "Qwen/Qwen2.5-0.5B")
     assert choose().path == "Qwen/Qwen2.5-0.5B" and "SEALKIT_MODEL says so" in sealkit.environment()
-    assert choose("some/model").path == "some/model" and "as asked for" in sealkit.environment("some/model")
+    assert choose("some/model").path == "some/model" and "because it was asked for" in sealkit.environment("some/model")
 
 
 def response(status):

@@ -35,7 +35,7 @@ def test_a_real_model_on_a_file_of_passages(tmp_path, capsys):
     arguments = ["--model", str(folder), "--data", str(tmp_path / "towers.jsonl"), "--passages", "2", "--held-out", "2"]
     assert not main([*arguments, "--self-edits", "1", "--iterations", "1", "--output", str(output)])
     told = capsys.readouterr().out
-    assert "2 others to test on" in told and "SEAL iteration 1 of 1" in told and "Model: " in told and "as asked for" in told
+    assert "2 others to test on" in told and "SEAL iteration 1 of 1" in told and "Model: " in told and "because it was asked for" in told
     rows = [json.loads(line) for line in (output / "trials.jsonl").read_text().splitlines()]
     assert [row["title"] for row in rows] == ["Title 0", "Title 0"]
     settings = json.loads((output / "run.json").read_text())
