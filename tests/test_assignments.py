@@ -257,6 +257,7 @@ def test_a_noisy_student_loses_nothing_and_a_wrong_one_is_told_why(courses):
     course, _ = courses(name)
     noisy = {key: NOISE + text.replace("### BEGIN SOLUTION", "noise()") for key, text in reference(name).items()}
     noisy["claim"] = reference(name)["claim"]
+    noisy["grade"] = NOISE + reference(name)["grade"]  # a test calls it thousands of times
     mistake, pattern, code = wrong_answers(name, "interval")[0]
     submit(course, name, "noisy", noisy)
     submit(course, name, "wrong", noisy | {"interval": code})
