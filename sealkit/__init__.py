@@ -11,10 +11,11 @@ from .inner_loop import Settings, Trial, attach_policy, evaluate_self_edits
 from .loading import environment, load_quantized
 from .outer_loop import History, Iteration, Reinforcement, run_seal
 from .passages import Passage, Question, load_passages
+from .runs import RunError
 from .self_edits import generate_self_edits, training_sequences
 
 __all__ = [
-    "Comparison", "History", "Iteration", "Passage", "Question", "Reinforcement", "Settings", "Trial", "answer_questions",
+    "Comparison", "History", "Iteration", "Passage", "Question", "Reinforcement", "RunError", "Settings", "Trial", "answer_questions",
     "attach_policy", "compare", "environment", "evaluate_self_edits", "generate_self_edits", "grade", "load_passages", "load_quantized",
     "run_seal", "training_sequences",
 ]

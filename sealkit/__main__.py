@@ -1,7 +1,7 @@
 """python -m sealkit: SEAL from loading in 4 bits to the table of arms on held-out passages, on the bundled model or a real one."""
 
 import argparse
-import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -14,6 +14,7 @@ from .outer_loop import excerpt
 from .passages import hold_out
 from .plots import plot_comparison, plot_rewards
 from .prompts import prompts_for
+from .runs import RunError
 
 
 def main(arguments=None):
@@ -28,19 +29,26 @@ def main(arguments=None):
     parser.add_argument("--passages", type=int, default=40, metavar="N", help="training passages (default: %(default)s)")
     parser.add_argument("--held-out", type=int, default=60, metavar="N", help="test passages of the table (default: %(default)s)")
     parser.add_argument("--styles", action="store_true", help="add an arm for each single style of prompt, without RL")
-    parser.add_argument("--output", type=Path, help="a new folder for the run (default: the next free runs/N)")
+    parser.add_argument("--output", type=Path, help="the run's folder; one that holds a run already goes on where it stopped (default: "
+                        "the next free runs/N)")
     args = parser.parse_args(arguments)
+    command = ["python", "-m", "sealkit", *(sys.argv[1:] if arguments is None else arguments)]
+    if args.output is None:
+        args.output = next(path for n in range(1, sys.maxsize) if not (path := Path("runs") / str(n)).exists())
+        command += ["--output", str(args.output)]
     try:
         run(args)
-    except (ValueError, OSError, SetupError) as error:
+    except (ValueError, OSError, SetupError, RunError, FloatingPointError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"\nStopped; nothing that was finished is lost. To go on: {shlex.join(command)}", file=sys.stderr)
+        return 130
 
 
 def run(args):
     """One run as `args` say; prints its story, writes the run folder with table and figure."""
     start = time.time()
-    output = args.output or next(path for n in range(1, sys.maxsize) if not (path := Path("runs") / str(n)).exists())
     choice = choose(args.model)
     data = args.data or ("bundled" if choice.path == BUNDLED_MODEL else "squad")
     try:
@@ -56,12 +64,13 @@ def run(args):
     print(environment(args.model))
     print(f"Passages: {len(train)} of {data} to train on, {len(test)} others to test on.")
     print(f"Loading {name} in 4 bits (NF4, double quantization): {held / 1e6:.2f} MB of weights, {plain / 1e6:.2f} MB in 16 bits.")
-    history = run_seal(model, tokenizer, train, args.iterations, args.self_edits, output, args.seed, log=print, progress=True)
+    history = run_seal(model, tokenizer, train, args.iterations, args.self_edits, args.output, args.seed, log=print, progress=True)
     policies = {"self-edits before RL": history.start}
     policies |= {f"after iteration {iteration.number}": iteration.policy for iteration in history.iterations}
     print(f"\nThe same for {len(test)} passages that no policy has seen, one self-edit each:")
     comparison = compare(
-        history.policy, tokenizer, test, policies, seed=args.seed, styles=prompts_for(tokenizer).styles if args.styles else (), progress="held-out passages"
+        history.policy, tokenizer, test, policies, seed=args.seed, styles=prompts_for(tokenizer).styles if args.styles else (), progress="held-out passages",
+        save_to=args.output / "results.json",
     )
     print(comparison)
     final = list(policies)[-1]
@@ -69,9 +78,8 @@ def run(args):
     for other in others:
         mean, low, high = (100 * value for value in comparison.difference(final, other))
         print(f"{final} − {other}: {mean:+.1f} points, 95% interval [{low:+.1f}, {high:+.1f}]")
-    (output / "results.json").write_text(json.dumps(comparison.scores, indent=1) + "\n", encoding="utf-8")
-    draw(history, comparison, output / "figure.png")
-    print(f"{time.time() - start:.0f} s in all. Trials, policies, scores and figure: {excerpt(str(output), 200)}")
+    draw(history, comparison, args.output / "figure.png")
+    print(f"{time.time() - start:.0f} s in all. Trials, policies, scores and figure: {excerpt(str(args.output), 200)}")
 
 
 class SetupError(Exception):

@@ -1,14 +1,15 @@
 """Arms side by side on the same passages, with paired bootstrap intervals over passages."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from peft import set_peft_model_state_dict
 
 from .exam import accuracy, answer_questions
 from .inner_loop import attach_policy, run_trials, settings_for
-from .outer_loop import policy_tensors
+from .outer_loop import digest, policy_tensors
 from .prompts import prompts_for
+from .runs import fingerprint, read_results, write
 from .self_edits import generate_self_edits
 
 RESAMPLES = 10_000
@@ -45,15 +46,17 @@ class Comparison:
         return "\n".join(lines)
 
 
-def compare(model, tokenizer, passages, policies=None, settings=None, seed=0, styles=(), progress=None):
+def compare(model, tokenizer, passages, policies=None, settings=None, seed=0, styles=(), progress=None, save_to=None):
     """Closed-book accuracy of each way to adapt, on the same passages.
 
     policies: {name: LoRA tensors}, for example {"self-edits before RL": history.start, "after iteration 1": ...}; each
         writes one self-edit a passage and is adapted on it. None: the model's own policy, as "self-edits before RL".
     styles: also the first policy asked for self-edits of these single styles (`prompts_for(tokenizer).styles`).
     settings: of the inner loop; None for `settings_for(tokenizer)`.
+    save_to: a JSON file that receives each arm's scores as it ends; with it the same call goes on where it stopped.
     The arms without self-edits start from the first policy; the oracle's self-edits are the passages' own
     (`Passage.oracle`), where all have one. Every arm has the same inner loop. Returns a Comparison.
+    Raises ValueError for an unknown style, `runs.RunError` if save_to holds another comparison or cannot be written.
     """
     known = prompts_for(tokenizer).styles
     if unknown := set(styles) - set(known):
@@ -62,7 +65,7 @@ def compare(model, tokenizer, passages, policies=None, settings=None, seed=0, st
     policy = attach_policy(model, settings, seed)
     own = policy_tensors(policy)
     policies = policies or {"self-edits before RL": own}
-    passages = list(passages)
+    passages, first = list(passages), next(iter(policies.values()))
 
     def adapted(name, edits):
         trials = run_trials(policy, tokenizer, list(zip(passages, edits)), settings, progress and f"{progress}: {name}")
@@ -74,15 +77,22 @@ def compare(model, tokenizer, passages, policies=None, settings=None, seed=0, st
     def answered(in_context):
         return tuple(map(accuracy, answer_questions(policy, tokenizer, passages, in_context), passages))
 
-    set_peft_model_state_dict(policy, next(iter(policies.values())))
-    scores = {"no adaptation": answered(False), "passage in context": answered(True)}
-    scores["passage only"] = adapted("passage only", [""] * len(passages))
-    scores |= {f"prompt for {style}, no RL": adapted(style, written(style)) for style in styles}
-    for name, tensors in policies.items():
-        set_peft_model_state_dict(policy, tensors)
-        scores[name] = adapted(name, written())
+    arms = {"no adaptation": (first, lambda name: answered(False)), "passage in context": (first, lambda name: answered(True)),
+            "passage only": (first, lambda name: adapted(name, [""] * len(passages)))}
+    arms |= {f"prompt for {style}, no RL": (first, lambda name, style=style: adapted(name, written(style))) for style in styles}
+    arms |= {name: (tensors, lambda name: adapted(name, written())) for name, tensors in policies.items()}
     if all(passage.oracle for passage in passages):
-        set_peft_model_state_dict(policy, next(iter(policies.values())))
-        scores["oracle"] = adapted("oracle", [passage.oracle for passage in passages])
-    set_peft_model_state_dict(policy, own)
-    return Comparison(scores)
+        arms["oracle"] = first, lambda name: adapted(name, [passage.oracle for passage in passages])
+    identity = {"seed": seed, "passages": digest(passages), "inner_loop": asdict(settings),
+                "policies": {name: fingerprint(tensors.values()) for name, tensors in policies.items()}}
+    scores = read_results(save_to, identity) if save_to else {}
+    try:
+        for name, (tensors, arm) in arms.items():
+            if name not in scores:
+                set_peft_model_state_dict(policy, tensors)
+                scores[name] = arm(name)
+                if save_to:
+                    write(save_to, {"settings": identity, "accuracy": scores})
+    finally:
+        set_peft_model_state_dict(policy, own)
+    return Comparison({name: tuple(scores[name]) for name in arms})

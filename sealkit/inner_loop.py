@@ -8,7 +8,8 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from math import ceil
+from itertools import takewhile
+from math import ceil, isfinite
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .exam import MAX_ANSWER_TOKENS, accuracy, exam_prompt
 from .prompts import BUNDLED, prompts_for
-from .self_edits import complete, seed_of, training_sequences
+from .self_edits import complete, encode, seed_of, training_sequences
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,24 @@ def settings_for(tokenizer):
 
 @dataclass(frozen=True)
 class Pass:
-    """What one pass of the inner loop processed at each step."""
+    """One pass of the inner loop: {number of the pair: its Trial}."""
 
-    adapters: int
-    tokens: int     # trained on
-    positions: int  # computed: tokens and pads
+    trials: dict[int, "Trial"]
+
+    @property
+    def adapters(self):
+        """Trained side by side."""
+        return len(self.trials)
+
+    @property
+    def tokens(self):
+        """Trained on at each step."""
+        return sum(trial.tokens for trial in self.trials.values())
+
+    @property
+    def positions(self):
+        """Computed at each step: tokens and pads."""
+        return self.adapters * max(trial.tokens for trial in self.trials.values())
 
     @property
     def pad_share(self):
@@ -69,8 +83,9 @@ class Trial:
     self_edit: str
     reward: float               # share of the exam's questions answered right, in [0, 1]
     answers: tuple[str, ...]    # one for each question
-    losses: tuple[float, ...]   # mean loss per token at each step, in nats
+    losses: tuple[float, ...]   # mean loss per token at each step, in nats; up to where it was finite
     tokens: int                 # tokens trained on at each step
+    reason: str = ""            # why there was no exam, and so no reward
 
 
 def attach_policy(model, settings=Settings(), seed=0):
@@ -134,7 +149,9 @@ def pack(tokenizer, sequences, max_tokens):
     """
     ids, segments = [], []
     for number, sequence in enumerate(sequences):
-        tokens = [*tokenizer(sequence)["input_ids"], tokenizer.eos_token_id][: max_tokens - len(ids)]
+        if len(ids) == max_tokens:
+            break
+        tokens = [*encode(tokenizer, sequence)["input_ids"], tokenizer.eos_token_id][: max_tokens - len(ids)]
         ids += tokens
         segments += [number] * len(tokens)
     return ids, segments
@@ -167,13 +184,20 @@ def train_adapters(policy, adapters, inputs, labels, settings):
     """Train each adapter on its own row with AdamW, all in one pass per step. Changes `adapters`; returns losses (steps, k).
 
     The sum over rows has for each adapter the gradient of its own mean loss alone, and AdamW works by element, so
-    every adapter goes the way that it would go by itself.
+    every adapter goes the way that it would go by itself. One whose loss or gradient is not finite is set to zero, with
+    the loss nan from there on.
     """
     tensors = [tensor for pair in adapters.values() for tensor in pair]
     optimizer = torch.optim.AdamW(tensors, lr=settings.learning_rate, weight_decay=0.0)
-    scaler = loss_scaler(policy)
+    scaler, losses = loss_scaler(policy), []
+    diverged = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
     with adapters_side_by_side(policy, adapters), torch.enable_grad(), checkpointed(policy, settings.checkpointing):
-        losses = [descend(optimizer, scaler, [lambda: row_losses(policy, inputs, labels)])[0] for _ in range(settings.steps)]
+        for _ in range(settings.steps):
+            (loss,) = descend(optimizer, scaler, [lambda: row_losses(policy, inputs, labels)], diverged)
+            losses.append(loss.masked_fill(diverged, torch.nan))
+    with torch.no_grad():
+        for tensor in tensors:
+            tensor[diverged] = 0
     return torch.stack(losses)
 
 
@@ -186,12 +210,16 @@ def loss_scaler(policy):
     return torch.amp.GradScaler(policy.device.type, enabled=policy.dtype == torch.float16)
 
 
-def descend(optimizer, scaler, parts):
+def descend(optimizer, scaler, parts, diverged=None):
     """One step of `optimizer` down the sum of the losses that the functions `parts` compute: list of their values, detached.
 
     Where a scaled gradient overflows, the scaler halves its scale and the same step is tried again, so that the number
-    of steps is what the settings say. Raises RuntimeError if the gradients are not finite at any scale.
+    of steps is what the settings say. diverged: for parameters of k adapters (k, ...) and one part with k losses, a mask
+    (k,) that receives those whose loss or gradient is not finite at any scale; they no longer count, and the others take
+    the step that they would take without them. Raises FloatingPointError, before the step, if there is no such mask.
     """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    first = scaler.get_scale()
     while True:
         optimizer.zero_grad()  # before, not after: whoever trained these tensors last may have left gradients
         losses = []
@@ -199,13 +227,28 @@ def descend(optimizer, scaler, parts):
             loss = part()
             scaler.scale(loss.sum()).backward()
             losses.append(loss.detach())
-        scale = scaler.get_scale()
+        last_scale = not scaler.is_enabled() or scaler.get_scale() < 1
+        if diverged is None:
+            broken = ~torch.stack([parameter.grad.sum() for parameter in parameters]).isfinite().all()
+            if broken and last_scale:
+                raise FloatingPointError("The loss or its gradient is not finite: take a lower learning rate" +
+                                         (", or a GPU with bfloat16." if scaler.is_enabled() else "."))
+        else:
+            hopeless = ~losses[0].isfinite()
+            broken = hopeless | ~torch.stack([parameter.grad.flatten(1).sum(1) for parameter in parameters]).isfinite().all(0)
+            found = (broken if last_scale else hopeless) & ~diverged
+            diverged |= found
+            if diverged.any():
+                for parameter in parameters:
+                    parameter.grad[diverged] = 0
+            if scaler.is_enabled() and found.any():  # the others' step is not to depend on a scale that these forced
+                scaler.update(first)
+                continue
+            broken = (broken & ~diverged).any()
         scaler.step(optimizer)
         scaler.update()
-        if scaler.get_scale() >= scale:
+        if not broken:
             return losses
-        if scale < 1:
-            raise RuntimeError("The gradients overflow float16 at every scale: take a lower learning rate, or a GPU with bfloat16.")
 
 
 @contextmanager
@@ -226,38 +269,41 @@ def checkpointed(policy, on=True):
             layer.gradient_checkpointing = layer.training = False
 
 
-def run_trials(policy, tokenizer, pairs, settings=Settings(), progress=None, report=None, save_to=None):
+def run_trials(policy, tokenizer, pairs, settings=Settings(), progress=None, report=None, save_to=None, known=None, log=None):
     """The inner loop for (passage, self-edit) pairs of any passages: list[Trial] in the order of `pairs`.
 
     Pairs of like length are trained side by side, `settings.adapters_per_pass` at a time, or half as many each time that
-    memory runs out. report: a function that is called with the Pass after each pass.
+    memory runs out, which `log` is told. report: a function that is called with the Pass after each pass.
     save_to: a folder that receives the adapter of pair i as `i/`, a stock PEFT adapter.
+    known: {i: Trial} of an earlier call that did not end; a pass of which all are known is not run again.
     """
     packed = [pack(tokenizer, training_sequences(edit, passage), settings.max_tokens) for passage, edit in pairs]
     waiting = sorted(range(len(pairs)), key=lambda i: len(packed[i][0]))
-    trials, width = [None] * len(pairs), settings.adapters_per_pass
+    trials, known, width = [None] * len(pairs), known or {}, settings.adapters_per_pass
     with tqdm(total=len(waiting), desc=progress, disable=progress is None, leave=False) as bar:
         while waiting:
             chosen = waiting[:width]
-            width = len(chosen)
             try:
-                adapters, done = one_pass(policy, tokenizer, [pairs[i] for i in chosen], [packed[i] for i in chosen], settings)
+                adapters, done = (None, [known[i] for i in chosen]) if known.keys() >= set(chosen) else one_pass(
+                    policy, tokenizer, [pairs[i] for i in chosen], [packed[i] for i in chosen], settings)
             except RuntimeError as error:
-                if width == 1 or not should_reduce_batch_size(error):
+                if len(chosen) == 1 or not should_reduce_batch_size(error):
                     raise
-                adapters = None
-            if adapters is None:  # not inside `except`: there the error would still hold the memory
-                width = ceil(width / 2)
+                done = None
+            if done is None:  # not inside `except`: there the error would still hold the memory
+                width = ceil(len(chosen) / 2)
                 clear_device_cache(garbage_collection=True)
+                if log:
+                    log(f"Memory ran out with {len(chosen)} self-edits side by side: going on with {width}.")
                 continue
             for column, i in enumerate(chosen):
-                trials[i] = done[column]
-                if save_to is not None:
+                trials[i] = known.get(i, done[column])
+                if save_to is not None and adapters is not None:
                     save_adapter(policy, adapters, column, Path(save_to) / str(i))
-            if report:
-                report(Pass(width, sum(trial.tokens for trial in done), width * max(trial.tokens for trial in done)))
+            if report and adapters is not None:
+                report(Pass(dict(zip(chosen, done))))
             del waiting[:width]
-            bar.update(width)
+            bar.update(len(chosen))
     return trials
 
 
@@ -266,10 +312,17 @@ def one_pass(policy, tokenizer, pairs, packed, settings):
     adapters = fork(policy, len(pairs))
     losses = train_adapters(policy, adapters, *collate(packed, tokenizer.pad_token_id, policy.device), settings).T.tolist()
     answers = examine(policy, tokenizer, adapters, [passage for passage, _ in pairs])
-    return adapters, [
-        Trial(edit, accuracy(said, passage), tuple(said), tuple(loss), len(ids))
-        for (passage, edit), said, loss, (ids, _) in zip(pairs, answers, losses, packed)
-    ]
+    return adapters, [trial_of(*row) for row in zip(pairs, answers, losses, packed)]
+
+
+def trial_of(pair, answers, losses, packed):
+    """The Trial of one adapter; if a loss is not finite, with reward 0 and the reason."""
+    (passage, edit), (ids, _) = pair, packed
+    finite = list(takewhile(isfinite, losses))
+    if len(finite) < len(losses):
+        reason = f"training diverged at step {len(finite) + 1}: its loss or gradient was not finite"
+        return Trial(edit, 0.0, ("",) * len(answers), tuple(finite), len(ids), reason)
+    return Trial(edit, accuracy(answers, passage), tuple(answers), tuple(losses), len(ids))
 
 
 def examine(policy, tokenizer, adapters, passages):

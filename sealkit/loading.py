@@ -87,11 +87,14 @@ def load_quantized(name=None, device=None):
     )
     if choice.path == BUNDLED_MODEL:
         transformers_logging.disable_progress_bar()
-    offline = {} if Path(choice.path).is_dir() or reachable(constants.ENDPOINT) else {"local_files_only": True}
+    options = {"trust_remote_code": False}  # unsaid, transformers asks whether to run a checkpoint's code, and a y would
+    if not Path(choice.path).is_dir() and not reachable(constants.ENDPOINT):
+        options["local_files_only"] = True
     try:
-        tokenizer = AutoTokenizer.from_pretrained(choice.path, **offline)
+        tokenizer = AutoTokenizer.from_pretrained(choice.path, **options)
         model = AutoModelForCausalLM.from_pretrained(  # sdpa: the packed sequences' mask is boolean, which eager attention would add up
-            choice.path, quantization_config=quantization, dtype=choice.dtype, device_map={"": choice.device}, attn_implementation="sdpa", **offline
+            choice.path, quantization_config=quantization, dtype=choice.dtype, device_map={"": choice.device}, attn_implementation="sdpa",
+            use_safetensors=True, **options,
         )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise explain(error, choice) from error

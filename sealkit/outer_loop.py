@@ -1,9 +1,8 @@
 """The outer loop, ReSTEM: sample self-edits, keep what earned reward, finetune the policy on it (paper, section 3.1)."""
 
-import json
+import hashlib
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -12,7 +11,8 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from .exam import accuracy, answer_questions
 from .inner_loop import Settings, Trial, attach_policy, checkpointed, descend, loss_scaler, row_losses, run_trials, settings_for
 from .prompts import BUNDLED, prompts_for
-from .self_edits import generate_self_edits, seed_of, self_edit_prompt
+from .runs import Run, damaged, fingerprint, machine_of, open_run
+from .self_edits import encode, generate_self_edits, seed_of, self_edit_prompt, self_edit_seed
 
 LOGITS_BYTES = 2**29  # of one pass of the M-step, in fp32; a batch that needs more is summed up over several passes
 
@@ -80,14 +80,30 @@ def policy_tensors(policy):
     return {name: tensor.detach().clone() for name, tensor in get_peft_model_state_dict(policy).items()}
 
 
-def e_step(policy, tokenizer, passages, iteration, k=5, settings=Settings(), seed=0, progress=None):
-    """Sample k self-edits a passage, run the inner loop on each: (before, passage_only, trials), see `Iteration`."""
-    before = map(accuracy, answer_questions(policy, tokenizer, list(passages)), passages)
-    edits = generate_self_edits(policy, tokenizer, list(passages), k, seed=(seed, iteration))
-    pairs = [(passage, edit) for passage, own in zip(passages, edits) for edit in ("", *own)]
-    trials = run_trials(policy, tokenizer, pairs, settings, progress)
+def e_step(policy, tokenizer, passages, iteration, k=5, settings=Settings(), seed=0, progress=None, run=None, log=None):
+    """Sample k self-edits a passage, run the inner loop on each: (before, passage_only, trials), see `Iteration`.
+
+    run: a `runs.Run` that receives self-edits and trials as they are done; what it holds of this iteration is not done again.
+    """
+    passages, run = list(passages), run or Run()
+    before = map(accuracy, answer_questions(policy, tokenizer, passages), passages)
+    edits = generate_self_edits(policy, tokenizer, passages, k, (seed, iteration), known=run.self_edits_of(iteration, k),
+                                report=partial(run.add_self_edits, iteration, k, passages, seed))
+    pairs = pairs_of(passages, edits)
+    trials = run_trials(policy, tokenizer, pairs, settings, progress, partial(run.add_trials, iteration, k, passages, seed),
+                        known=run.trials_of(iteration, k, pairs), log=log)
+    return tuple(before), *grouped(trials, k)
+
+
+def pairs_of(passages, edits):
+    """The trials of an E-step: for each passage one without a self-edit, then its own self-edits."""
+    return [(passage, edit) for passage, own in zip(passages, edits) for edit in ("", *own)]
+
+
+def grouped(trials, k):
+    """(passage_only, trials) of `Iteration` from a list that holds for each passage the trial without a self-edit and k others."""
     groups = [trials[i : i + k + 1] for i in range(0, len(trials), k + 1)]
-    return tuple(before), tuple(group[0].reward for group in groups), tuple(tuple(group[1:]) for group in groups)
+    return tuple(group[0].reward for group in groups), tuple(tuple(group[1:]) for group in groups)
 
 
 def m_step(policy, tokenizer, pairs, reinforcement=Reinforcement(), seed=0):
@@ -122,8 +138,8 @@ def share_of_loss(policy, ids, labels, batch):
 def supervised_ids(tokenizer, passage, edit):
     """(ids, labels) of prompt and self-edit for SFT, tensors of shape (length,): the prompt's labels are -100."""
     prompt = self_edit_prompt(passage, prompts=prompts_for(tokenizer))
-    ids = tokenizer(f"{prompt} {edit}")["input_ids"]
-    before = tokenizer(prompt)["input_ids"]
+    ids = encode(tokenizer, f"{prompt} {edit}")["input_ids"]
+    before = encode(tokenizer, prompt)["input_ids"]
     shared = next((i for i, (token, other) in enumerate(zip(before, ids)) if token != other), len(before))  # a tokenizer may merge across the seam
     ids = torch.tensor(ids + [tokenizer.eos_token_id])
     labels = ids.clone()
@@ -139,11 +155,52 @@ def run_seal(model, tokenizer, passages, iterations=2, k=5, run_dir=None, seed=0
         are never changed. passages: list[Passage]. settings, reinforcement: of inner loop and M-step;
         None for `settings_for(tokenizer)` and `reinforcement_for(tokenizer)`.
     keep: the selection rule, a function (rewards of one passage, its passage-only reward) -> candidates to keep.
-    run_dir: a new or empty folder that receives the run (see `open_run`), or None. log: takes each line of the
-    run's story, for example `print`. progress: show a progress bar. Same seed, same machine: same bits.
+    run_dir: a folder that receives the run (see the README's table) or holds it already: then it goes on where it
+        stopped, to the same bits. None: nothing is kept. log: takes each line of the run's story, for example `print`.
+    progress: show a progress bar. Same seed, same machine: same bits.
     Returns a History. Raises ValueError for no passages, a passage without questions, k or iterations below 1,
-    or a run_dir that holds something.
+    `runs.RunError` for a run_dir that holds another run or damaged files, or cannot be written, FloatingPointError if
+    the M-step diverges. However it ends before its end, the model is left as it came.
     """
+    check(passages, iterations, k)
+    settings, reinforcement = settings or settings_for(tokenizer), reinforcement or reinforcement_for(tokenizer)
+    log, policy = log or (lambda line: None), attach_policy(model, settings, seed)
+    start = policy_tensors(policy)
+    identity = {"seed": seed, "iterations": iterations, "k": k, "passages": digest(passages), "keep": keep.__name__,
+                "model": fingerprint(p for name, p in policy.named_parameters() if "lora_" not in name),
+                "policy": fingerprint(start.values()) if policy is model else "new",
+                "inner_loop": asdict(settings), "m_step": asdict(reinforcement)}
+    try:
+        with open_run(run_dir, identity, machine_of(policy), log) as run:
+            if run.saved < 0:
+                run.save_policy(0, policy)
+            start = run.policy(0, start)
+            history = [recorded(run, number, passages, k, start) for number in range(1, run.saved + 1)]
+            set_peft_model_state_dict(policy, history[-1].policy if history else start)
+            for number in range(len(history) + 1, iterations + 1):
+                log(f"\n--- SEAL iteration {number} of {iterations} (ReSTEM): {k} self-edits for each of {len(passages)} passages ---")
+                before, passage_only, trials = e_step(policy, tokenizer, passages, number, k, settings, seed,
+                                                     f"inner loops, iteration {number}" if progress else None, run, log)
+                kept = [(i, j) for i, group in enumerate(trials) for j in keep([trial.reward for trial in group], passage_only[i])]
+                tell(log, passages, before, passage_only, trials, kept)
+                if kept:  # ReSTEM finetunes the first policy anew each time (arXiv:2312.06585); going on from the last one overfits
+                    set_peft_model_state_dict(policy, start)
+                losses = m_step(policy, tokenizer, [(passages[i], trials[i][j].self_edit) for i, j in kept], reinforcement, (seed, number))
+                run.save_policy(number, policy, before=before, kept=kept, losses=losses)
+                history.append(Iteration(number, before, passage_only, trials, tuple(kept), tuple(losses), policy_tensors(policy)))
+                log(f"Mean reward {history[-1].mean_reward:.1%}, passage only {sum(passage_only) / len(passages):.1%}. " + (
+                    f"Policy updated: SFT of its LoRA on {len(kept)} self-edits, loss {losses[0]:.2f} → {losses[-1]:.2f}."
+                    if kept else "No self-edit beat the passage alone: policy unchanged."))
+    except BaseException:  # also Ctrl-C: the same call can be given again
+        set_peft_model_state_dict(policy, start)
+        if policy is not model:
+            policy.unload()
+        raise
+    return History(policy, start, tuple(history))
+
+
+def check(passages, iterations, k):
+    """Raise ValueError for arguments that make no run."""
     if iterations < 1 or k < 1:
         raise ValueError(f"iterations is {iterations} and k is {k}: both have to be at least 1.")
     if not passages:
@@ -151,30 +208,23 @@ def run_seal(model, tokenizer, passages, iterations=2, k=5, run_dir=None, seed=0
     for passage in passages:
         if not passage.questions:
             raise ValueError(f"The passage {passage.title!r} has no questions: without an exam there is no reward; add some.")
-    settings, reinforcement = settings or settings_for(tokenizer), reinforcement or reinforcement_for(tokenizer)
-    if run_dir is not None:
-        open_run(run_dir, {"seed": seed, "iterations": iterations, "k": k, "passages": len(passages), "keep": keep.__name__,
-                           "inner_loop": asdict(settings), "m_step": asdict(reinforcement)})
-    log = log or (lambda line: None)
-    policy = attach_policy(model, settings, seed)
-    start = policy_tensors(policy)
-    history = []
-    for number in range(1, iterations + 1):
-        log(f"\n--- SEAL iteration {number} of {iterations} (ReSTEM): {k} self-edits for each of {len(passages)} passages ---")
-        before, passage_only, trials = e_step(policy, tokenizer, passages, number, k, settings, seed,
-                                             f"inner loops, iteration {number}" if progress else None)
-        kept = [(i, j) for i, group in enumerate(trials) for j in keep([trial.reward for trial in group], passage_only[i])]
-        tell(log, passages, before, passage_only, trials, kept)
-        if kept:  # ReSTEM finetunes the first policy anew each time (arXiv:2312.06585); going on from the last one overfits
-            set_peft_model_state_dict(policy, start)
-        losses = m_step(policy, tokenizer, [(passages[i], trials[i][j].self_edit) for i, j in kept], reinforcement, (seed, number))
-        history.append(Iteration(number, before, passage_only, trials, tuple(kept), tuple(losses), policy_tensors(policy)))
-        log(f"Mean reward {history[-1].mean_reward:.1%}, passage only {sum(passage_only) / len(passages):.1%}. " + (
-            f"Policy updated: SFT of its LoRA on {len(kept)} self-edits, loss {losses[0]:.2f} → {losses[-1]:.2f}."
-            if kept else "No self-edit beat the passage alone: policy unchanged."))
-        if run_dir is not None:
-            save_iteration(run_dir, history[-1], passages, policy)
-    return History(policy, start, tuple(history))
+
+
+def digest(passages):
+    """Number of passages, and hex digits that change with any of their texts."""
+    return f"{len(passages)}, {hashlib.sha256(repr(list(passages)).encode()).hexdigest()[:16]}"
+
+
+def recorded(run, number, passages, k, like):
+    """Iteration `number` as a run's folder holds it. like: tensors as the policy's are."""
+    facts, edits = run.facts(number), run.self_edits_of(number, k)
+    pairs = pairs_of(passages, [edits[i : i + k] for i in range(0, len(edits), k)])
+    trials = run.trials_of(number, k, pairs)
+    if len(trials) < len(passages) * (k + 1):
+        raise damaged(run.trials.path, f"it holds {len(trials)} trials of iteration {number}, which ended with {len(passages) * (k + 1)}")
+    kept = tuple((i, j) for i, j in facts["kept"])
+    return Iteration(number, tuple(facts["before"]), *grouped([trials[n] for n in range(len(pairs))], k), kept, tuple(facts["losses"]),
+                     run.policy(number, like))
 
 
 def tell(log, passages, before, passage_only, trials, kept):
@@ -182,35 +232,11 @@ def tell(log, passages, before, passage_only, trials, kept):
     for i, (passage, group) in enumerate(zip(passages, trials)):
         log(f"Passage {i + 1}/{len(passages)} {passage.title!r}: closed book {before[i]:.0%}, passage only {passage_only[i]:.0%}")
         for j, trial in enumerate(group):
-            log(f"    QLoRA SFT on self-edit {j + 1} {excerpt(trial.self_edit)}: loss {trial.losses[0]:.2f} → {trial.losses[-1]:.2f}, "
+            outcome = trial.reason or f"loss {trial.losses[0]:.2f} → {trial.losses[-1]:.2f}"
+            log(f"    QLoRA SFT on self-edit {j + 1} {excerpt(trial.self_edit)}: {outcome}, "
                 f"reward {before[i]:.0%} → {trial.reward:.0%}{' (kept)' if (i, j) in kept else ''}")
 
 
 def excerpt(text, width=48):
     """The start of a text, quoted, on one line, with control characters escaped: safe to print."""
     return repr(text if len(text) <= width else text[: width - 1] + "…")
-
-
-def open_run(run_dir, settings):
-    """Make the run folder and write `run.json`: settings (dict) and the versions of the libraries that shape the bits.
-
-    Later `save_iteration` adds `trials.jsonl` (a line for each trial) and `policy_<n>/` (a PEFT adapter after each
-    M-step). Raises FileExistsError, touching nothing, if the folder holds anything.
-    """
-    folder = Path(run_dir)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{str(run_dir)!r} holds another run or other files: choose a new folder, or move those away.")
-    folder.mkdir(parents=True, exist_ok=True)
-    versions = {name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")}
-    (folder / "run.json").write_text(json.dumps(settings | {"versions": versions}, indent=2) + "\n", encoding="utf-8")
-
-
-def save_iteration(run_dir, iteration, passages, policy):
-    """Append the iteration's trials to `trials.jsonl` and save the policy as a stock PEFT adapter."""
-    with open(Path(run_dir) / "trials.jsonl", "a", encoding="utf-8") as file:
-        for i, (passage, group) in enumerate(zip(passages, iteration.trials)):
-            shared = {"passage": i, "title": passage.title, "before": iteration.before[i], "passage_only": iteration.passage_only[i]}
-            for j, trial in enumerate(group):
-                row = {"iteration": iteration.number, "candidate": j, "kept": (i, j) in iteration.kept} | shared | asdict(trial)
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    policy.save_pretrained(Path(run_dir) / f"policy_{iteration.number}")

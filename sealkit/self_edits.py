@@ -10,6 +10,7 @@ from .prompts import BUNDLED, prompts_for
 
 PROMPTS, STYLES = BUNDLED.cues, BUNDLED.styles  # the bundled world's; other models have those of `prompts.GENERAL`
 CACHE_BYTES = 2 * 2**30  # of keys and values that one batch of texts may take
+CHARACTERS = 100_000     # of a self-edit that are read; `Settings.max_tokens` takes far fewer
 
 
 def self_edit_prompt(passage, style=None, prompts=BUNDLED):
@@ -25,6 +26,15 @@ def self_edit_prompt(passage, style=None, prompts=BUNDLED):
 def seed_of(*key):
     """A 63-bit seed from a key such as (seed, iteration, passage, candidate): the same on every machine, never the clock."""
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
+
+
+def encode(tokenizer, texts, **options):
+    """`tokenizer(texts)` for texts that nobody has checked: the name of a special token is plain text, and half of a surrogate pair is U+FFFD."""
+    def whole(text):
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+    texts = whole(texts) if isinstance(texts, str) else list(map(whole, texts))
+    return tokenizer(texts, split_special_tokens=True, **options)
 
 
 class _SeededSampling(LogitsProcessor):
@@ -68,7 +78,7 @@ def complete(model, tokenizer, prompts, max_new_tokens, seeds=None, temperature=
     if seeds is not None:
         warpers = [TemperatureLogitsWarper(float(temperature))] + ([TopPLogitsWarper(top_p)] if top_p < 1 else [])
         processors.extend([*warpers, _SeededSampling(seeds)])
-    batch = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False).to(model.device)
+    batch = encode(tokenizer, prompts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False).to(model.device)
     start = batch["input_ids"].shape[1]
     output = model.generate(
         **batch, max_new_tokens=max_new_tokens, do_sample=False, logits_processor=processors,
@@ -79,24 +89,35 @@ def complete(model, tokenizer, prompts, max_new_tokens, seeds=None, temperature=
     return [text[: min([len(text), *(text.find(stop) for stop in stops if stop in text)])].strip() for text in texts]
 
 
-def complete_in_parts(model, tokenizer, prompts, max_new_tokens, seeds=None, **sampling):
-    """`complete` for any number of prompts: as many at a time as their keys and values fit into CACHE_BYTES."""
-    config = model.config
+def complete_in_parts(model, tokenizer, prompts, max_new_tokens, seeds=None, known=(), report=None, **sampling):
+    """`complete` for any number of prompts: as many at a time as their keys and values fit into CACHE_BYTES.
+
+    known: the first texts, of an earlier call that did not end; report: a function that is called with the next ones,
+    list[str], after each part.
+    """
+    config, texts = model.config, list(known)
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     of_a_token = 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize
-    longest = max(map(len, tokenizer(prompts)["input_ids"]), default=0) + max_new_tokens
+    longest = max(map(len, encode(tokenizer, prompts)["input_ids"]), default=0) + max_new_tokens
     rows = max(1, CACHE_BYTES // (of_a_token * longest))
-    parts = (slice(i, i + rows) for i in range(0, len(prompts), rows))
-    return [text for part in parts
-            for text in complete(model, tokenizer, prompts[part], max_new_tokens, seeds and seeds[part], **sampling)]
+    while len(texts) < len(prompts):
+        i = len(texts) - len(texts) % rows
+        part = slice(i, i + rows)
+        new = complete(model, tokenizer, prompts[part], max_new_tokens, seeds and seeds[part], **sampling)[len(texts) - i :]
+        texts += new
+        if report:
+            report(new)
+    return texts
 
 
-def generate_self_edits(model, tokenizer, passage, k=5, seed=0, style=None, temperature=1.0, top_p=0.95, max_new_tokens=None):
+def generate_self_edits(model, tokenizer, passage, k=5, seed=0, style=None, temperature=1.0, top_p=0.95, max_new_tokens=None,
+                        known=(), report=None):
     """Sample k self-edits SE ~ LM_θ(· | C) for one passage (Passage), or k for each of a list of passages.
 
     seed: an int, or a tuple such as (seed, iteration); candidate j of the passage draws from (seed, passage, j) alone.
     temperature, top_p: the paper's 1.0 and 0.95. max_new_tokens: None for what the model's prompts name (`prompts_for`).
+    known, report: to resume, see `complete_in_parts`; the texts are ordered by passage, then candidate.
     Returns list[str] of length k, or a list of such lists.
     Raises ValueError for k < 1 or an unknown style.
     """
@@ -105,12 +126,18 @@ def generate_self_edits(model, tokenizer, passage, k=5, seed=0, style=None, temp
     passages = passage if isinstance(passage, list) else [passage]
     asked = prompts_for(tokenizer)
     prompts = [self_edit_prompt(p, style, asked) for p in passages for _ in range(k)]
-    seeds = [seed_of(seed, p.title, p.text, style, j) for p in passages for j in range(k)]
+    seeds = [self_edit_seed(seed, p, j, style) for p in passages for j in range(k)]
     texts = complete_in_parts(
-        model, tokenizer, prompts, max_new_tokens or asked.max_new_tokens, seeds, temperature=temperature, top_p=top_p, stops=asked.stops
+        model, tokenizer, prompts, max_new_tokens or asked.max_new_tokens, seeds, known, report,
+        temperature=temperature, top_p=top_p, stops=asked.stops,
     )
     edits = [texts[i : i + k] for i in range(0, len(texts), k)]
     return edits if isinstance(passage, list) else edits[0]
+
+
+def self_edit_seed(seed, passage, candidate, style=None):
+    """The seed that one self-edit is sampled with."""
+    return seed_of(seed, passage.title, passage.text, style, candidate)
 
 
 _LABEL = re.compile(  # 1.  2)  (3)  [4]  a.  -  •  ##  "Implication 5:"
@@ -126,10 +153,11 @@ def training_sequences(edit, passage):
 
     Numbering, bullets, headings' and bold marks are taken off; a line of preamble (one that ends in a colon, or says
     "Sure!") and repeated lines are left out; a "Question:" line is joined with the "Answer:" line after it. Never
-    empty: with an empty self-edit it is the passage alone. Returns list[str].
+    empty: with an empty self-edit it is the passage alone. Of a longer self-edit the first CHARACTERS are read.
+    Returns list[str].
     """
-    text = re.sub(r"\*\*|__(?=\w)|(?<=\w)__", "", edit.replace("\r", "\n"))
-    text = re.sub(r"(?im)^([\W\d]*(?:question|q)\b.*)\n+[\W\d]*(?=(?:answer|a)\s*:)", r"\1 ", text)
+    text = re.sub(r"\*\*|__(?=\w)|(?<=\w)__", "", edit[:CHARACTERS].replace("\r", "\n"))
+    text = re.sub(r"(?im)^((?:[^\w\n]|\d)*(?:question|q)\b.*)\n[\W\d]*(?=(?:answer|a)\s*:)", r"\1 ", text)
     lines = [_LABEL.sub("", line).strip() for line in text.split("\n")]
     lines = [line for line in lines if re.search(r"\w", line) and not line.endswith(":") and not _PREAMBLE.match(line)]
     return [f"{passage.title}\n{passage.text}".strip(), *dict.fromkeys(lines)]

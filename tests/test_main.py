@@ -19,9 +19,10 @@ def test_a_small_run_tells_its_story_and_leaves_its_record(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "in 4 bits" in done.stdout and "SEAL iteration 1 of 1" in done.stdout and "95% interval" in done.stdout
     assert "Failed" not in done.stderr and "Warning" not in done.stderr and "Traceback" not in done.stderr
-    results = json.loads((output / "results.json").read_text())
+    results = json.loads((output / "results.json").read_text())["accuracy"]
     assert list(results) == ["no adaptation", "passage in context", "passage only", "self-edits before RL", "after iteration 1", "oracle"]
-    assert sorted(path.name for path in output.iterdir()) == ["figure.png", "policy_1", "results.json", "run.json", "trials.jsonl"]
+    assert sorted(path.name for path in output.iterdir()) == [
+        ".lock", "figure.png", "policy_0", "policy_1", "results.json", "run.json", "self_edits.jsonl", "trials.jsonl"]
     assert (output / "figure.png").read_bytes()[:4] == b"\x89PNG"
     assert main(["--output", str(output)]) == 2
 
@@ -37,10 +38,10 @@ def test_a_real_model_on_a_file_of_passages(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "2 others to test on" in told and "SEAL iteration 1 of 1" in told and "Model: " in told and "because it was asked for" in told
     rows = [json.loads(line) for line in (output / "trials.jsonl").read_text().splitlines()]
-    assert [row["title"] for row in rows] == ["Title 0", "Title 0"]
+    assert [row["title"] for row in rows] == ["Title 0"] * 4
     settings = json.loads((output / "run.json").read_text())
     assert settings["inner_loop"]["steps"] == 10 and settings["m_step"]["learning_rate"] == 3e-4
-    results = json.loads((output / "results.json").read_text())
+    results = json.loads((output / "results.json").read_text())["accuracy"]
     assert "oracle" not in results and all(len(scores) == 2 for scores in results.values())
 
 
