@@ -31,31 +31,38 @@ class RunError(Exception):
 
 
 class Journal:
-    """A JSONL file that only grows. `rows` are its objects; a last line without its end is left out, and cut off by the next `append`.
+    """A JSONL file that only grows, or (None) rows in memory alone. `rows` are its objects, each with its "iteration".
 
-    Raises RunError, naming the line, if another line is not a JSON object. Nothing is written before `append`.
+    A last line without its end is left out, and cut off by the next `append`, before which nothing is written.
+    Raises RunError, naming the line, if another line is no such object.
     """
 
-    def __init__(self, path):
-        self.path, self.rows = Path(path), []
-        with failing(self.path, "read"):
-            data = self.path.read_bytes() if self.path.exists() else b""
+    def __init__(self, path=None):
+        self.path, self.rows = path and Path(path), []
+        with failing(path, "read"):
+            data = self.path.read_bytes() if path and self.path.exists() else b""
         *lines, self.rest = data.split(b"\n")
         self.size = len(data) - len(self.rest)
         for number, line in enumerate(lines, 1):
             try:
                 self.rows.append(dict(json.loads(line)))
-            except (ValueError, TypeError, RecursionError) as error:
-                raise self.damaged(number, f"not a JSON object ({error})") from error
+                if not isinstance(self.rows[-1]["iteration"], int):
+                    raise TypeError("its iteration is not a number")
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                raise self.damaged(number, f"not a record ({error!r})") from error
 
     def of(self, iteration):
         """(number of the line, row) of each row of one iteration."""
-        return [(number, row) for number, row in enumerate(self.rows, 1) if row.get("iteration") == iteration]
+        return [(number, row) for number, row in enumerate(self.rows, 1) if row["iteration"] == iteration]
 
     def append(self, rows):
         """Add rows (dicts). When it returns, they are on the disk; if it raises RunError, none of them is in the file."""
-        # ASCII: a self-edit may hold what a terminal obeys, or half of a surrogate pair, which UTF-8 cannot hold
-        data = "".join(json.dumps(row) + "\n" for row in rows).encode("ascii")
+        if self.path:
+            self.write("".join(json.dumps(row) + "\n" for row in rows).encode("ascii"))
+        self.rows += rows
+
+    def write(self, data):
+        """Put bytes at the end of the file, all or none; ASCII, since a self-edit may hold what a terminal obeys, or what UTF-8 cannot hold."""
         with failing(self.path), open(self.path, "ab", buffering=0) as file:
             file.truncate(self.size)
             try:
@@ -67,24 +74,10 @@ class Journal:
                 file.truncate(self.size)
                 raise
         self.size, self.rest = self.size + len(data), b""
-        self.rows += rows
 
     def damaged(self, number, why):
         """The RunError for one line."""
         return damaged(f"{self.path}, line {number}", why)
-
-
-class Memory:
-    """A Journal without a file."""
-
-    def __init__(self):
-        self.rows = []
-
-    of = Journal.of
-
-    def append(self, rows):
-        """Add rows (dicts)."""
-        self.rows += rows
 
 
 class Run:
@@ -92,13 +85,12 @@ class Run:
 
     def __init__(self, folder=None):
         self.folder, self.saved = folder and Path(folder), -1  # number of the last policy
-        self.self_edits, self.trials = Memory(), Memory()
+        self.self_edits, self.trials = (Journal(folder and self.folder / f"{name}.jsonl") for name in ("self_edits", "trials"))
         if folder is None:
             return
-        self.self_edits, self.trials = (Journal(self.folder / f"{name}.jsonl") for name in ("self_edits", "trials"))
         numbers = [int(path.name[7:]) for path in self.folder.glob("policy_*") if path.name[7:].isdecimal()]
         self.saved = max(numbers, default=-1)
-        reached = max((row.get("iteration", 0) for row in self.self_edits.rows + self.trials.rows), default=0)
+        reached = max((row["iteration"] for row in self.self_edits.rows + self.trials.rows), default=0)
         for number in range(max(self.saved, reached)):
             if number not in numbers:
                 raise damaged(self.folder / f"policy_{number}", "missing, though later results are there")

@@ -116,13 +116,14 @@ def test_half_of_a_last_line_is_cut_off_and_said(ended, loaded):
     assert content(ended) == whole
 
 
-@pytest.mark.parametrize("damage", ["not json", "not utf-8", "not an object", "a number changed", "twice", "a field lacks"])
+@pytest.mark.parametrize("damage", ["not json", "not utf-8", "not an object", "a number changed", "twice", "a field lacks", "no iteration"])
 def test_a_damaged_line_is_named(ended, loaded, damage):
     path = ended / "trials.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     row = json.loads(lines[4])
     lines[4] = {
         "not json": lines[4][:30] + b"\n", "not utf-8": b"\xff" + lines[4], "not an object": b"[1, 2]\n", "twice": lines[3],
+        "no iteration": json.dumps(row | {"iteration": "two"}).encode() + b"\n",
         "a number changed": json.dumps(row | {"reward": row["reward"] + 1 / 6}).encode() + b"\n",
         "a field lacks": json.dumps({name: value for name, value in row.items() if name != "answers"}).encode() + b"\n",
     }[damage]
@@ -430,7 +431,7 @@ def test_each_strange_self_edit_is_trained_on_within_bounds(loaded, tokenizers, 
     rewards = dict(zip(edits, (trial.reward for trial in trials)))
     assert rewards["answers pasted in"] > rewards["empty"]  # allowed: it is learning
     journal = runs.Journal(tmp_path / "trials.jsonl")
-    journal.append([{"self_edit": edit} for edit in edits.values()])
+    journal.append([{"iteration": 1, "self_edit": edit} for edit in edits.values()])
     assert [row["self_edit"] for row in runs.Journal(journal.path).rows] == list(edits.values()) and journal.path.read_bytes().isascii()
     for edit in edits.values():
         supervised_ids(tokenizer, passage, edit[:2000])
