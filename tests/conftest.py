@@ -5,11 +5,19 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 import sealkit
 
 os.environ["SEALKIT_MODEL"] = "bundled"  # also on a machine whose GPU could carry more
 PAPER = Path(__file__).parents[2] / "shared" / "paper"
+
+
+def pytest_collection_modifyitems(items):
+    """Tests marked `gpu` say why they are skipped where there is no GPU."""
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU, and torch sees none on this machine"))
 
 
 @pytest.fixture
