@@ -8,7 +8,7 @@ from pathlib import Path
 
 import matplotlib
 
-from . import compare, environment, load_passages, load_quantized, run_seal
+from . import compare, environment, estimate_run, load_passages, load_quantized, run_seal
 from .loading import BUNDLED_MODEL, choose, weight_bytes
 from .outer_loop import excerpt
 from .passages import hold_out
@@ -64,13 +64,15 @@ def run(args):
     print(environment(args.model))
     print(f"Passages: {len(train)} of {data} to train on, {len(test)} others to test on.")
     print(f"Loading {name} in 4 bits (NF4, double quantization): {held / 1e6:.2f} MB of weights, {plain / 1e6:.2f} MB in 16 bits.")
+    styles = prompts_for(tokenizer).styles if args.styles else ()
+    if not (args.output / "run.json").exists():
+        print(estimate_run(model, tokenizer, train, args.iterations, args.self_edits, exams=len(test) * (args.iterations + len(styles) + 3)))
     history = run_seal(model, tokenizer, train, args.iterations, args.self_edits, args.output, args.seed, log=print, progress=True)
     policies = {"self-edits before RL": history.start}
     policies |= {f"after iteration {iteration.number}": iteration.policy for iteration in history.iterations}
     print(f"\nThe same for {len(test)} passages that no policy has seen, one self-edit each:")
     comparison = compare(
-        history.policy, tokenizer, test, policies, seed=args.seed, styles=prompts_for(tokenizer).styles if args.styles else (), progress="held-out passages",
-        save_to=args.output / "results.json",
+        history.policy, tokenizer, test, policies, seed=args.seed, styles=styles, progress="held-out passages", save_to=args.output / "results.json"
     )
     print(comparison)
     final = list(policies)[-1]

@@ -36,7 +36,7 @@ class Estimate:
                 f"({self.trials} trials each), peak memory {self.gib:.1f} GiB {'of this process' if self.device == 'cpu' else 'on the GPU'}.")
 
 
-def estimate(model, tokenizer, passages, iterations=2, k=5, settings=None, reinforcement=None, exams=0):
+def estimate_run(model, tokenizer, passages, iterations=2, k=5, settings=None, reinforcement=None, exams=0):
     """Estimate of `run_seal(model, tokenizer, passages, iterations, k, settings=..., reinforcement=...)`, from a few seconds of it.
 
     Self-edits are sampled for the first passages; one pass of the inner loop at full width trains on them for one step and

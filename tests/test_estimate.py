@@ -8,7 +8,7 @@ import torch
 import sealkit
 from families import save
 from sealkit import estimate as module
-from sealkit.estimate import Estimate, estimate
+from sealkit.estimate import Estimate, estimate_run
 from sealkit.inner_loop import attach_policy
 from sealkit.outer_loop import policy_tensors
 
@@ -31,7 +31,7 @@ def test_nothing_is_changed_to_the_bit(model_and_tokenizer, validation, base_byt
         return base_bytes(policy), lora, gradients, torch.random.get_rng_state().tolist(), {m.training for m in policy.modules()}
 
     before = state()
-    estimate(policy, tokenizer, validation[:2], 1, 2, QUICK, ONCE)
+    estimate_run(policy, tokenizer, validation[:2], 1, 2, QUICK, ONCE)
     assert state() == before
 
 
@@ -41,7 +41,7 @@ def test_a_run_after_an_estimate_is_the_same_run(validation):
         model, tokenizer = sealkit.load_quantized()
         names = [name for name, _ in model.named_parameters()]
         if first:
-            estimate(model, tokenizer, validation[:2], 1, 2, QUICK, ONCE)
+            estimate_run(model, tokenizer, validation[:2], 1, 2, QUICK, ONCE)
             assert [name for name, _ in model.named_parameters()] == names, "a plain model should be plain again"
         histories.append(sealkit.run_seal(model, tokenizer, validation[:2], 1, 2, settings=QUICK, reinforcement=ONCE))
     ours, other = (history.iterations[0] for history in histories)
@@ -61,7 +61,7 @@ def test_also_after_an_error_the_model_is_as_it_was(model_and_tokenizer, validat
 
     monkeypatch.setattr(module, "m_step", fails)
     with pytest.raises(RuntimeError):
-        estimate(policy, tokenizer, validation[:1], 1, 1, QUICK, ONCE)
+        estimate_run(policy, tokenizer, validation[:1], 1, 1, QUICK, ONCE)
     assert all(torch.equal(tensor, before[name]) for name, tensor in policy_tensors(policy).items())
 
 
@@ -100,7 +100,7 @@ def test_the_sum_by_hand(model_and_tokenizer, validation, monkeypatch, count, k,
     monkeypatch.setattr(module, "sampling_seconds", lambda *a: 0.5)
     monkeypatch.setattr(module, "trial_seconds", lambda *a: (4, 1.0, 2.0))
     monkeypatch.setattr(module, "m_step_seconds", lambda *a: 3.0)
-    got = estimate(*model_and_tokenizer, validation[:count], iterations, k, QUICK, ONCE, exams)
+    got = estimate_run(*model_and_tokenizer, validation[:count], iterations, k, QUICK, ONCE, exams)
     trials = count * (k + 1)
     of_one = count * k * 0.5 + trials * 1 + (trials + count) * 2 + ceil(count / 2) * 3
     assert 60 * got.minutes == pytest.approx(iterations * of_one + exams * 3.5)
@@ -110,7 +110,7 @@ def test_the_sum_by_hand(model_and_tokenizer, validation, monkeypatch, count, k,
 def test_a_model_of_the_hub_is_estimated_with_its_own_settings(tmp_path):
     model, tokenizer = sealkit.load_quantized(save("mistral", tmp_path))
     passages = [sealkit.Passage(f"T{i}", "The ferry is 40 m long.", (sealkit.Question("How long?", ("40 m",)),)) for i in range(2)]
-    got = estimate(model, tokenizer, passages, 1, 2)
+    got = estimate_run(model, tokenizer, passages, 1, 2)
     assert got.width == sealkit.inner_loop.settings_for(tokenizer).adapters_per_pass and got.trials == 6 and got.minutes > 0 and got.gib > 0.1
 
 
@@ -124,7 +124,7 @@ def test_the_pass_is_as_wide_as_memory_allows(model_and_tokenizer, validation, m
 
     model, tokenizer = model_and_tokenizer
     monkeypatch.setattr("sealkit.inner_loop.row_losses", no_room)
-    assert estimate(model, tokenizer, validation[:2], 1, 2, QUICK, ONCE).width == 2
+    assert estimate_run(model, tokenizer, validation[:2], 1, 2, QUICK, ONCE).width == 2
 
 
 def test_it_reads_like_a_sentence():
@@ -136,4 +136,4 @@ def test_it_reads_like_a_sentence():
 @pytest.mark.parametrize("count, iterations, k", [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
 def test_nothing_to_estimate_is_refused(model_and_tokenizer, validation, count, iterations, k):
     with pytest.raises(ValueError, match="at least one of each"):
-        estimate(*model_and_tokenizer, validation[:count], iterations, k)
+        estimate_run(*model_and_tokenizer, validation[:count], iterations, k)

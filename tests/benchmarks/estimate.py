@@ -6,7 +6,7 @@ import time
 import torch
 
 import sealkit
-from sealkit.estimate import estimate
+from sealkit.estimate import estimate_run
 
 
 def main():
@@ -20,7 +20,7 @@ def main():
     for count in args.passages:
         passages = sealkit.load_passages("bundled", limit=count)
         start = time.perf_counter()
-        expected = estimate(policy, tokenizer, passages)
+        expected = estimate_run(policy, tokenizer, passages)
         middle = time.perf_counter()
         sealkit.run_seal(policy, tokenizer, passages)
         own, run = middle - start, time.perf_counter() - middle
