@@ -31,8 +31,8 @@ class Estimate:
     device: str      # "cuda", "cpu", ...
 
     def __str__(self):
-        time = f"{self.minutes:.1f}" if self.minutes < 10 else f"{self.minutes:.0f}"
-        return (f"Estimate, from one measured pass of {self.width} trials: about {time} minutes for {self.iterations} iteration{'s' * (self.iterations > 1)} "
+        time = f"{60 * self.minutes:.0f} seconds" if self.minutes < 1 else f"{self.minutes:.1f} minutes" if self.minutes < 10 else f"{self.minutes:.0f} minutes"
+        return (f"Estimate, from one measured pass of {self.width} trials: about {time} for {self.iterations} iteration{'s' * (self.iterations > 1)} "
                 f"({self.trials} trials each), peak memory {self.gib:.1f} GiB {'of this process' if self.device == 'cpu' else 'on the GPU'}.")
 
 
