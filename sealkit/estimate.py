@@ -32,8 +32,10 @@ class Estimate:
 
     def __str__(self):
         time = f"{self.minutes:.1f}" if self.minutes < 10 else f"{self.minutes:.0f}"
-        return (f"Estimate, from one measured pass of {self.width} trials: about {time} minutes for {self.iterations} iteration{'s' * (self.iterations > 1)} "
-                f"({self.trials} trials each), peak memory {self.gib:.1f} GiB {'of this process' if self.device == 'cpu' else 'on the GPU'}.")
+        rounds = f"{self.iterations} iteration{'s' * (self.iterations > 1)} ({self.trials} trials each)"
+        where = "of this process" if self.device == "cpu" else "on the GPU"
+        return (f"Estimate, from one measured pass of {self.width} trials: about {time} minutes for {rounds}, "
+                f"peak memory {self.gib:.1f} GiB {where}.")
 
 
 def estimate(model, tokenizer, passages, iterations=2, k=5, settings=None, reinforcement=None, exams=0):
