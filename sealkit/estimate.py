@@ -31,9 +31,11 @@ class Estimate:
     device: str      # "cuda", "cpu", ...
 
     def __str__(self):
-        time = f"{60 * self.minutes:.0f} seconds" if self.minutes < 1 else f"{self.minutes:.1f} minutes" if self.minutes < 10 else f"{self.minutes:.0f} minutes"
-        return (f"Estimate, from one measured pass of {self.width} trials: about {time} for {self.iterations} iteration{'s' * (self.iterations > 1)} "
-                f"({self.trials} trials each), peak memory {self.gib:.1f} GiB {'of this process' if self.device == 'cpu' else 'on the GPU'}.")
+        minutes = f"{60 * self.minutes:.0f} seconds" if self.minutes < 1 else f"{self.minutes:.{int(self.minutes < 10)}f} minutes"
+        rounds = f"{self.iterations} iteration{'s' * (self.iterations > 1)} ({self.trials} trials each)"
+        where = "of this process" if self.device == "cpu" else "on the GPU"
+        return (f"Estimate, from one measured pass of {self.width} trials: about {minutes} for {rounds}, "
+                f"peak memory {self.gib:.1f} GiB {where}.")
 
 
 def estimate_run(model, tokenizer, passages, iterations=2, k=5, settings=None, reinforcement=None, exams=0):

@@ -130,6 +130,7 @@ def test_the_pass_is_as_wide_as_memory_allows(model_and_tokenizer, validation, m
 def test_it_reads_like_a_sentence():
     assert str(Estimate(74.2, 8.13, 2, 240, 5, "cuda")) == (
         "Estimate, from one measured pass of 5 trials: about 74 minutes for 2 iterations (240 trials each), peak memory 8.1 GiB on the GPU.")
+    assert "about 9 seconds for" in str(Estimate(0.15, 0.9, 1, 12, 12, "cpu"))
     assert "about 1.6 minutes for 1 iteration (12 trials each), peak memory 0.9 GiB of this process." in str(Estimate(1.58, 0.9, 1, 12, 12, "cpu"))
 
 

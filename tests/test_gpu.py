@@ -124,4 +124,5 @@ def test_the_cap_is_a_share_of_the_gpus_memory_and_is_lifted_again(fails, monkey
 def test_the_t4_report_on_a_tiny_shape(device, capsys):
     memory.t4(device, TINY, passages=1, steps=2)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("A pass of 5 adapters of 512 tokens, 2 steps, exam:") and lines[1].startswith("run_seal, 2 iterations of 1 passages (12 trials):")
+    assert lines[0].startswith("A pass of 5 adapters of 512 tokens, 2 steps, exam:")
+    assert lines[1].startswith("run_seal, 2 iterations of 1 passages (12 trials):")

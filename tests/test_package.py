@@ -29,8 +29,12 @@ def test_python_of_colab_is_admitted():
 
 
 def test_only_what_colab_lacks_would_be_installed():
-    """bitsandbytes is missing there; matplotlib and tqdm are part of Colab, in versions long past our lower bounds."""
-    assert set(declared()) - set(COLAB) == {"bitsandbytes", "matplotlib", "tqdm"}
+    """bitsandbytes is missing there; matplotlib and tqdm are part of Colab, in versions long past our lower bounds.
+
+    filelock and psutil, of any version, come with its torch and accelerate.
+    """
+    assert set(declared()) - set(COLAB) == {"bitsandbytes", "matplotlib", "tqdm", "filelock", "psutil"}
+    assert not declared()["filelock"].specifier and not declared()["psutil"].specifier
     assert all(requirement.marker is None and not requirement.extras for requirement in declared().values())
 
 

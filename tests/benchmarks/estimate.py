@@ -16,7 +16,8 @@ def main():
     args = parser.parse_args()
     model, tokenizer = sealkit.load_quantized("bundled", "cpu")
     policy = sealkit.attach_policy(model)
-    print(f"{torch.get_num_threads()} threads\n\n| passages × 5 × 2 iterations | estimated, s | run, s | estimated / run | the estimate itself, s | share of the run |\n|{'---|' * 6}")
+    print(f"{torch.get_num_threads()} threads, 5 self-edits a passage, 2 iterations\n")
+    print(f"| passages | estimated, s | run, s | estimated / run | the estimate itself, s | share of the run |\n|{'---|' * 6}")
     for count in args.passages:
         passages = sealkit.load_passages("bundled", limit=count)
         start = time.perf_counter()

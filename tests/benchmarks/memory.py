@@ -286,8 +286,8 @@ def rewards(count):
             trials = run_trials(policy, tokenizer, pairs)
         seconds, got = time.perf_counter() - start, [trial.reward for trial in trials]
         first = got if name == "AdamW" else first
-        same = sum(a == b for a, b in zip(got, first)) / len(got)
-        print(f"| {name} | {sum(got) / len(got):.1%} | {same:.1%} of {len(got)} trials | {sum(t.losses[-1] for t in trials) / len(got):.4f} | {seconds:.1f} |")
+        same, loss = sum(a == b for a, b in zip(got, first)) / len(got), sum(trial.losses[-1] for trial in trials) / len(got)
+        print(f"| {name} | {sum(got) / len(got):.1%} | {same:.1%} of {len(got)} trials | {loss:.4f} | {seconds:.1f} |")
 
 
 @contextmanager
@@ -329,7 +329,8 @@ def t4(device="cuda", config=None, passages=2, steps=REAL.steps):
     with capped(T4_GIB) if device == "cuda" else nullcontext():
         settings = replace(work.settings, steps=steps)
         trials, seconds, peak = peak_of(partial(run_trials, work.policy, work.tokenizer, work.pairs, settings), device)
-        print(f"A pass of {len(trials)} adapters of {trials[0].tokens} tokens, {steps} steps, exam: {seconds / 60:.1f} min, peak {peak / GIB:.2f} GiB")
+        print(f"A pass of {len(trials)} adapters of {trials[0].tokens} tokens, {steps} steps, exam: {seconds / 60:.1f} min, "
+              f"peak {peak / GIB:.2f} GiB")
         texts = [passage for passage, _ in work.pairs[:passages]]
         learn = sealkit.Reinforcement(epochs=2, learning_rate=3e-4, checkpointing=True)
         run = partial(sealkit.run_seal, work.policy, work.tokenizer, texts, 2, 5, settings=settings, reinforcement=learn, keep=lambda *_: [0])
