@@ -9,6 +9,7 @@ import pytest
 import sealkit
 
 os.environ["SEALKIT_MODEL"] = "bundled"  # also on a machine whose GPU could carry more
+os.environ.pop("SEALKIT_DATA", None)
 PAPER = Path(__file__).parents[2] / "shared" / "paper"
 
 
