@@ -21,10 +21,10 @@ from sealkit import prompts
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SHAPES = {
-    "tiny": {},
+    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1},
     "7B": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8},
 }
-NEW_TOKENS = 40  # of a self-edit: a random model hardly ever ends one
+NEW_TOKENS = 16  # of a self-edit: a random model hardly ever ends one
 
 
 @pytest.fixture(scope="module", params=["tiny", pytest.param("7B", marks=pytest.mark.gpu)])
