@@ -11,7 +11,7 @@ import matplotlib
 from . import compare, environment, estimate_run, load_passages, load_quantized, run_seal
 from .loading import BUNDLED_MODEL, choose, weight_bytes
 from .outer_loop import excerpt
-from .passages import hold_out
+from .passages import source_for
 from .plots import plot_comparison, plot_rewards
 from .prompts import prompts_for
 from .runs import RunError
@@ -22,7 +22,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m sealkit", description=__doc__)
     parser.add_argument("--model", help="'bundled', a folder or a hub id (default: what this machine can carry)")
     parser.add_argument("--data", metavar="squad|FILE", help="'bundled', 'squad', or a JSON or JSONL file of passages, of which the last "
-                        "titles are held out (default: bundled for the bundled model, else squad)")
+                        "titles, a quarter, are held out (default: $SEALKIT_DATA, else bundled for the bundled model, else squad)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--iterations", type=int, default=2, help="ReSTEM iterations (default: %(default)s)")
     parser.add_argument("--self-edits", type=int, default=5, metavar="K", help="self-edits per passage (default: %(default)s)")
@@ -50,13 +50,13 @@ def run(args):
     """One run as `args` say; prints its story, writes the run folder with table and figure."""
     start = time.time()
     choice = choose(args.model)
-    data = args.data or ("bundled" if choice.path == BUNDLED_MODEL else "squad")
+    data = args.data or source_for(args.model)
     try:
         if data != "squad":  # what fails fast comes first: a download comes last
-            train, test = passages_of(data, args.passages, args.held_out)
+            train, test = load_passages(data, "train", args.passages), load_passages(data, "test", args.held_out)
         model, tokenizer = load_quantized(args.model)
         if data == "squad":
-            train, test = passages_of(data, args.passages, args.held_out)
+            train, test = load_passages(data, "train", args.passages), load_passages(data, "test", args.held_out)
     except RuntimeError as error:
         raise SetupError(error) from error
     held, plain = weight_bytes(model)
@@ -86,15 +86,6 @@ def run(args):
 
 class SetupError(Exception):
     """Model or data could not be had on this machine; the message names the remedy."""
-
-
-def passages_of(data, n_train, n_test):
-    """(training passages, test passages), none in both: the splits of 'bundled' and 'squad', or of a file the last titles."""
-    if n_train < 1 or n_test < 1:
-        raise ValueError(f"{n_train} passages and {n_test} held out: both have to be at least one passage.")
-    if data not in ("bundled", "squad"):
-        return hold_out(load_passages(data), n_test, n_train)
-    return load_passages(data, "train", n_train), load_passages(data, "validation" if data == "squad" else "test", n_test)
 
 
 def draw(history, comparison, path):

@@ -1,13 +1,17 @@
 """Passages with closed-book questions: the bundled world's, SQuAD's, or your own from a JSON or JSONL file."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from .loading import BUNDLED_MODEL, choose
 
 BUNDLED = Path(__file__).parent / "bundled"
 SPLITS = ("train", "validation", "test")
 SQUAD = "rajpurkar/squad"
-SQUAD_SPLITS = ("train", "validation")
+DATA_VARIABLE = "SEALKIT_DATA"
+HELD_OUT = 4   # one passage in so many of a file's is for testing
 QUESTIONS = 5  # at most, of a passage of SQuAD: its passages have five as a rule, a few have over twenty
 
 
@@ -29,14 +33,25 @@ class Passage:
     oracle: str = ""
 
 
-def load_passages(source="bundled", split="train", limit=None):
-    """Passages of one split of the bundled world or of SQuAD, or of a file of your own.
+def source_for(model=None):
+    """The passages that go with a model, named as for `load_quantized`, as a source for `load_passages`.
+
+    What the environment variable SEALKIT_DATA names; else "bundled" for the bundled model and "squad" for any other.
+    """
+    return os.environ.get(DATA_VARIABLE) or ("bundled" if choose(model).path == BUNDLED_MODEL else "squad")
+
+
+def load_passages(source=None, split=None, limit=None):
+    """Passages of one split of the bundled world, of SQuAD, or of a file of your own.
 
     source: "bundled"; "squad" (through `datasets`, https://huggingface.co/datasets/rajpurkar/squad); or the path of
         a JSON file (a list, or SQuAD's own nested form) or a JSONL file (one object a line) with rows
         {"title": str, "text": str, "questions": [{"question": str, "answers": [str, ...]}, ...]}.
         A row may say "context" for "text" and a question "answer": str for "answers" (SQuAD's words).
-    split: "train" or "validation", of the bundled world also "test"; a file has none.
+        None: what goes with the model chosen for this machine, see `source_for`.
+    split: "train", "validation" or "test". SQuAD's own test split is not public, so its "test" is its validation split.
+        A file's last titles, a quarter of its passages, are its "test" (and "validation") and the others its "train".
+        None: "train", and all passages of a file that is given as `source`.
     limit: at most this many, from the start; None for all.
     SQuAD's rows are grouped by passage, in their order, at most QUESTIONS questions each.
     Returns list[Passage]. Raises ValueError naming the row and what to mend, FileNotFoundError for a missing file,
@@ -44,27 +59,29 @@ def load_passages(source="bundled", split="train", limit=None):
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}: ask for at least one passage, or None for all.")
+    if source is None:
+        source, split = source_for(), split or "train"
+    if split not in (None, *SPLITS):
+        raise ValueError(f"There is no split {split!r}: use one of {', '.join(SPLITS)}.")
     if source == "squad":
-        if split not in SQUAD_SPLITS:
-            raise ValueError(f"SQuAD has no public split {split!r}: use one of {', '.join(SQUAD_SPLITS)}.")
-        return _squad(split)[:limit]
+        return _squad("train" if split in (None, "train") else "validation")[:limit]
     if source == "bundled":
-        if split not in SPLITS:
-            raise ValueError(f"The bundled world has no split {split!r}: use one of {', '.join(SPLITS)}.")
-        path = BUNDLED / f"{split}.jsonl"
-    else:
-        path = Path(source)
-        if not path.is_file():
-            raise FileNotFoundError(f"No file {str(source)!r}: give 'bundled', 'squad' or the path of a JSON or JSONL file of passages.")
-    return [_passage(row, f"{path.name}, {number}") for number, row in _rows(path)][:limit]
+        return _read(BUNDLED / f"{split or 'train'}.jsonl")[:limit]
+    path = Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"No file {str(source)!r}: give 'bundled', 'squad' or the path of a JSON or JSONL file of passages.")
+    passages = _read(path)
+    if split:
+        train, test = hold_out(passages, max(1, len(passages) // HELD_OUT))
+        passages = train if split == "train" else test
+    return passages[:limit]
 
 
-def hold_out(passages, count, n_train=None):
+def hold_out(passages, count):
     """Split passages into (train, test), no text and no title in both: the last titles make the test.
 
-    count: of test passages, at most; n_train: of training passages, at most (None: all the others). Titles are kept
-    whole because passages of one article tell of the same things. Passages without a title stand for themselves.
-    Raises ValueError if there are too few titles for both sides.
+    count: of test passages, at most. Titles are kept whole because passages of one article tell of the same things.
+    Passages without a title stand for themselves. Raises ValueError if there are too few titles for both sides.
     """
     groups = {}
     for passage in passages:
@@ -76,7 +93,7 @@ def hold_out(passages, count, n_train=None):
     train = [passage for article in articles for passage in article if passage.text not in texts]
     if not test or not train:
         raise ValueError(f"{len(passages)} passages of {len(groups)} titles leave none to train on or none to test: give passages of at least two titles.")
-    return train[:n_train], test[:count]
+    return train, test[:count]
 
 
 def save_passages(path, passages):
@@ -110,6 +127,11 @@ def group_questions(rows):
         if answers and len(questions) < QUESTIONS:
             questions.append(Question(row["question"].strip(), answers))
     return [Passage(title.replace("_", " "), text, tuple(questions)) for (title, text), questions in passages.items() if questions]
+
+
+def _read(path):
+    """The passages of a JSON or JSONL file."""
+    return [_passage(row, f"{path.name}, {number}") for number, row in _rows(path)]
 
 
 def _rows(path):

@@ -10,6 +10,7 @@ import torch
 import sealkit
 
 os.environ["SEALKIT_MODEL"] = "bundled"  # also on a machine whose GPU could carry more
+os.environ.pop("SEALKIT_DATA", None)
 PAPER = Path(__file__).parents[2] / "shared" / "paper"
 
 

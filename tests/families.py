@@ -51,12 +51,13 @@ def tokenizer_like(family):
 
 
 def save(family, folder, **changes):
-    """A random model of `family`, 2 layers of 128, and its tokenizer, in `folder`."""
+    """A random model of `family`, 2 layers of 128 if `changes` of its config do not say otherwise, and its tokenizer, in `folder`."""
     tokenizer = tokenizer_like(family)
     torch.manual_seed(0)
+    small = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     config = CONFIGS[family](
-        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=None, tie_word_embeddings=False, **changes,
+        vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=None,
+        tie_word_embeddings=False, **(small | changes),
     )
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.generation_config.update(do_sample=True, temperature=0.6, top_p=0.9, repetition_penalty=1.3)  # as instruct models ship

@@ -8,7 +8,7 @@ import pytest
 
 import sealkit
 from families import save
-from sealkit.__main__ import main, passages_of
+from sealkit.__main__ import main
 from sealkit.passages import save_passages
 
 
@@ -43,14 +43,6 @@ def test_a_real_model_on_a_file_of_passages(tmp_path, capsys):
     assert settings["inner_loop"]["steps"] == 10 and settings["m_step"]["learning_rate"] == 3e-4
     results = json.loads((output / "results.json").read_text())["accuracy"]
     assert "oracle" not in results and all(len(scores) == 2 for scores in results.values())
-
-
-def test_squad_trains_on_its_train_split_and_tests_on_the_other(monkeypatch):
-    asked = []
-    monkeypatch.setattr("sealkit.__main__.load_passages", lambda *a: asked.append(a) or [])
-    passages_of("squad", 3, 4)
-    passages_of("bundled", 5, 6)
-    assert asked == [("squad", "train", 3), ("squad", "validation", 4), ("bundled", "train", 5), ("bundled", "test", 6)]
 
 
 @pytest.mark.parametrize("arguments, message", [

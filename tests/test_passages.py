@@ -8,7 +8,7 @@ import pytest
 
 import sealkit
 from conftest import PAPER
-from sealkit.passages import hold_out, save_passages
+from sealkit.passages import hold_out, save_passages, source_for
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
@@ -81,15 +81,15 @@ def test_squad_through_datasets_is_grouped_by_passage_and_capped(paper, tmp_path
         return real("json", data_files={s: str(tmp_path / f"{s}.jsonl") for s in ("train", "validation")}, split=split, cache_dir=str(tmp_path / "cache"))
 
     monkeypatch.setattr(datasets, "load_dataset", local)
-    passages = sealkit.load_passages("squad", split="validation", limit=6)
+    passages = sealkit.load_passages("squad", split="test", limit=6)
     expected = sealkit.load_passages(PAPER / "squad_sample.json", limit=6)
     assert asked == [("rajpurkar/squad", "validation")]
     assert [(p.text, p.title) for p in passages] == [(p.text, p.title + " City") for p in expected]
     for passage, other in zip(passages, expected):
         twice = (other.questions * 2)[:5]
         assert passage.questions == tuple(sealkit.Question(q.question.strip(), q.answers) for q in twice)
-    with pytest.raises(ValueError, match="no public split 'test': use one of train, validation"):
-        sealkit.load_passages("squad", split="test")
+    assert sealkit.load_passages("squad", "validation", 6) == passages and len(sealkit.load_passages("squad")) == 24
+    assert [split for _, split in asked] == ["validation", "validation", "train"]
 
 
 def test_squad_without_a_network_is_one_sentence(monkeypatch):
@@ -105,15 +105,38 @@ def test_squad_without_a_network_is_one_sentence(monkeypatch):
 
 def test_held_out_passages_share_neither_text_nor_title_with_training():
     passages = [sealkit.Passage(f"T{i // 3}", f"text {i}", ()) for i in range(12)] + [sealkit.Passage("T9", "text 1", ())]
-    for count, n_train in ((1, None), (2, 4), (5, 3), (100, None)):
-        train, test = hold_out(passages, count, n_train)
-        assert 1 <= len(test) <= count and 1 <= len(train) <= (n_train or 99)
+    for count in (1, 2, 5, 100):
+        train, test = hold_out(passages, count)
+        assert 1 <= len(test) <= count and train
         assert not {p.title for p in train} & {p.title for p in test} and not {p.text for p in train} & {p.text for p in test}
     untitled = [sealkit.Passage("", text, ()) for text in "abcda"]
     train, test = hold_out(untitled, 2)
     assert [p.text for p in train] == ["a", "a", "b"] and [p.text for p in test] == ["c", "d"]
     with pytest.raises(ValueError, match="at least two titles"):
         hold_out(passages[:3], 1)
+
+
+def test_a_files_splits_hold_whatever_the_limits(tmp_path):
+    question = (sealkit.Question("Which?", ("this",)),)
+    passages = [sealkit.Passage(f"T{i // 2}", f"text {i}", question) for i in range(8)]
+    save_passages(tmp_path / "p.jsonl", passages)
+    assert sealkit.load_passages(tmp_path / "p.jsonl") == passages
+    assert sealkit.load_passages(tmp_path / "p.jsonl", "train") == passages[:6]
+    assert sealkit.load_passages(tmp_path / "p.jsonl", "train", 2) == passages[:2]
+    assert sealkit.load_passages(tmp_path / "p.jsonl", "test", 1) == sealkit.load_passages(tmp_path / "p.jsonl", "validation", 1) == passages[6:7]
+
+
+def test_passages_go_with_the_model_unless_a_variable_says_otherwise(tmp_path, monkeypatch):
+    monkeypatch.delenv("SEALKIT_DATA", raising=False)
+    assert source_for() == source_for("bundled") == "bundled" and source_for("some/model") == "squad"
+    assert sealkit.load_passages(limit=3) == sealkit.load_passages("bundled", "train", 3)
+    assert sealkit.load_passages(split="test", limit=3) == sealkit.load_passages("bundled", "test", 3)
+    monkeypatch.setenv("SEALKIT_MODEL", "some/model")
+    assert source_for() == "squad" and source_for("bundled") == "bundled"
+    save_passages(tmp_path / "p.jsonl", sealkit.load_passages("bundled", limit=4))
+    monkeypatch.setenv("SEALKIT_DATA", str(tmp_path / "p.jsonl"))
+    assert source_for("bundled") == source_for() == str(tmp_path / "p.jsonl")
+    assert [len(sealkit.load_passages(split=split)) for split in (None, "train", "test")] == [3, 3, 1]
 
 
 @pytest.mark.parametrize("text, message", [
