@@ -52,11 +52,8 @@ def run(args):
     choice = choose(args.model)
     data = args.data or source_for(args.model)
     try:
-        if data != "squad":  # what fails fast comes first: a download comes last
-            train, test = load_passages(data, "train", args.passages), load_passages(data, "test", args.held_out)
+        train, test = load_passages(data, "train", args.passages), load_passages(data, "test", args.held_out)
         model, tokenizer = load_quantized(args.model)
-        if data == "squad":
-            train, test = load_passages(data, "train", args.passages), load_passages(data, "test", args.held_out)
     except RuntimeError as error:
         raise SetupError(error) from error
     held, plain = weight_bytes(model)

@@ -12,7 +12,7 @@ from peft import set_peft_model_state_dict
 
 from .exam import answer_questions
 from .inner_loop import attach_policy, run_trials, settings_for
-from .outer_loop import m_step, policy_tensors, reinforcement_for
+from .outer_loop import check, m_step, policy_tensors, reinforcement_for
 from .self_edits import generate_self_edits
 
 GLANCE = (2, 8)  # new tokens of the two short samplings whose difference tells what a token costs
@@ -45,10 +45,9 @@ def estimate_run(model, tokenizer, passages, iterations=2, k=5, settings=None, r
     sits the exam; the M-step makes two steps; the rest is proportion. Assumed: one self-edit kept for each passage.
     exams: (passage, self-edit) pairs that will be sampled and tried once more after training, as `compare` does.
     Leaves model, gradients, torch's random state and its memory statistics as they were.
-    Raises ValueError for no passages, or iterations or k below 1.
+    Raises ValueError for what `run_seal` refuses.
     """
-    if not passages or iterations < 1 or k < 1:
-        raise ValueError(f"{len(passages)} passages, iterations {iterations}, k {k}: an estimate needs at least one of each.")
+    check(passages, iterations, k)
     settings, reinforcement, passages = settings or settings_for(tokenizer), reinforcement or reinforcement_for(tokenizer), list(passages)
     trials = len(passages) * (k + 1)
     width = min(settings.adapters_per_pass, trials)

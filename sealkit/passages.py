@@ -4,8 +4,11 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
-from .loading import BUNDLED_MODEL, choose
+from huggingface_hub import constants as hub
+
+from .loading import BUNDLED_MODEL, choose, reachable
 
 BUNDLED = Path(__file__).parent / "bundled"
 SPLITS = ("train", "validation", "test")
@@ -110,8 +113,10 @@ def _squad(split):
     """SQuAD's passages through `datasets`, which caches them."""
     import datasets  # here, since importing it takes a second that the bundled world need not wait
 
+    offline = hub.HF_HUB_OFFLINE or not reachable(hub.ENDPOINT)  # it would try for half a minute before it looks into its cache
     try:
-        rows = datasets.load_dataset(SQUAD, split=split)
+        with patch.object(datasets.config, "HF_HUB_OFFLINE", offline), patch.object(hub, "HF_HUB_OFFLINE", offline):
+            rows = datasets.load_dataset(SQUAD, split=split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RuntimeError(f"SQuAD could not be loaded ({reason}): connect to the network, or give the path of a file of passages.") from error
@@ -136,7 +141,10 @@ def _read(path):
 
 def _rows(path):
     """(where it is, parsed object) of a JSON list, SQuAD's nested JSON or a JSONL file."""
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not UTF-8 text (byte {error.start}): save it as UTF-8.") from error
     start = text.lstrip()[:1]
     nested = start == "{" and '"data"' in text[:2000] and '"paragraphs"' in text
     if start == "[" or nested:
@@ -146,7 +154,7 @@ def _rows(path):
             raise ValueError(f"{path.name}, line {error.lineno} is not JSON ({error.msg}): mend the file.") from error
         yield from _nested(parsed, path.name) if nested else ((f"row {number}", row) for number, row in enumerate(parsed, 1))
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 yield f"row {number}", json.loads(line)

@@ -136,5 +136,5 @@ def test_it_reads_like_a_sentence():
 
 @pytest.mark.parametrize("count, iterations, k", [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
 def test_nothing_to_estimate_is_refused(model_and_tokenizer, validation, count, iterations, k):
-    with pytest.raises(ValueError, match="at least one of each"):
+    with pytest.raises(ValueError, match="at least"):
         estimate_run(*model_and_tokenizer, validation[:count], iterations, k)

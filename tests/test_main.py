@@ -50,7 +50,7 @@ def test_a_real_model_on_a_file_of_passages(tmp_path, capsys):
     (["--held-out", "0"], "at least one passage"),
     (["--self-edits", "0"], "at least 1"),
     (["--passages", "0"], "at least one passage"),
-    (["--model", "/no/such/folder"], "give 'bundled'"),
+    (["--model", "/no/such/folder", "--data", "bundled"], "give 'bundled'"),
 ])
 def test_bad_input_is_one_sentence(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

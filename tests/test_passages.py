@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -101,6 +104,26 @@ def test_squad_without_a_network_is_one_sentence(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(RuntimeError, match="SQuAD could not be loaded .* connect to the network"):
         sealkit.load_passages("squad")
+
+
+def test_squad_without_a_network_is_not_asked_for_again_and_again(tmp_path):
+    """In a process of its own, with an empty cache and an address where nobody listens: the message, and no line of retries."""
+    code = "import sealkit\ntry: sealkit.load_passages('squad')\nexcept RuntimeError as error: print(error)"
+    env = os.environ | {"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = subprocess.run([sys.executable, "-c", code], env={k: v for k, v in env.items() if "proxy" not in k.lower()}, capture_output=True, text=True, timeout=120)
+    assert "connect to the network" in done.stdout and "Retry" not in done.stderr, done.stderr
+
+
+def test_a_line_separator_inside_a_text_ends_no_row(tmp_path):
+    passage = sealkit.Passage("T", "one\u2028two\x85three", (sealkit.Question("Which?", ("this",)),))
+    save_passages(tmp_path / "p.jsonl", [passage] * 2)
+    assert sealkit.load_passages(tmp_path / "p.jsonl") == [passage] * 2
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    (tmp_path / "p.jsonl").write_bytes(b'{"text": "\xff"}')
+    with pytest.raises(ValueError, match="p.jsonl is not UTF-8 text"):
+        sealkit.load_passages(tmp_path / "p.jsonl")
 
 
 def test_held_out_passages_share_neither_text_nor_title_with_training():
