@@ -85,13 +85,13 @@ def e_step(policy, tokenizer, passages, iteration, k=5, settings=Settings(), see
 
     run: a `runs.Run` that receives self-edits and trials as they are done; what it holds of this iteration is not done again.
     """
-    passages, run = list(passages), run or Run()
+    passages, run = list(passages), run or Run(passages, k, seed)
     before = map(accuracy, answer_questions(policy, tokenizer, passages), passages)
-    edits = generate_self_edits(policy, tokenizer, passages, k, (seed, iteration), known=run.self_edits_of(iteration, k),
-                                report=partial(run.add_self_edits, iteration, k, passages, seed))
+    edits = generate_self_edits(policy, tokenizer, passages, k, (seed, iteration), known=run.self_edits_of(iteration),
+                                report=partial(run.add_self_edits, iteration))
     pairs = pairs_of(passages, edits)
-    trials = run_trials(policy, tokenizer, pairs, settings, progress, partial(run.add_trials, iteration, k, passages, seed),
-                        known=run.trials_of(iteration, k, pairs), log=log)
+    trials = run_trials(policy, tokenizer, pairs, settings, progress, partial(run.add_trials, iteration),
+                        known=run.trials_of(iteration, pairs), log=log)
     return tuple(before), *grouped(trials, k)
 
 
@@ -171,11 +171,11 @@ def run_seal(model, tokenizer, passages, iterations=2, k=5, run_dir=None, seed=0
                 "policy": fingerprint(start.values()) if policy is model else "new",
                 "inner_loop": asdict(settings), "m_step": asdict(reinforcement)}
     try:
-        with open_run(run_dir, identity, machine_of(policy), log) as run:
+        with open_run(run_dir, passages, k, seed, identity, machine_of(policy), log) as run:
             if run.saved < 0:
                 run.save_policy(0, policy)
             start = run.policy(0, start)
-            history = [recorded(run, number, passages, k, start) for number in range(1, run.saved + 1)]
+            history = [recorded(run, number, start) for number in range(1, run.saved + 1)]
             set_peft_model_state_dict(policy, history[-1].policy if history else start)
             for number in range(len(history) + 1, iterations + 1):
                 log(f"\n--- SEAL iteration {number} of {iterations} (ReSTEM): {k} self-edits for each of {len(passages)} passages ---")
@@ -215,13 +215,13 @@ def digest(passages):
     return f"{len(passages)}, {hashlib.sha256(repr(list(passages)).encode()).hexdigest()[:16]}"
 
 
-def recorded(run, number, passages, k, like):
+def recorded(run, number, like):
     """Iteration `number` as a run's folder holds it. like: tensors as the policy's are."""
-    facts, edits = run.facts(number), run.self_edits_of(number, k)
-    pairs = pairs_of(passages, [edits[i : i + k] for i in range(0, len(edits), k)])
-    trials = run.trials_of(number, k, pairs)
-    if len(trials) < len(passages) * (k + 1):
-        raise damaged(run.trials.path, f"it holds {len(trials)} trials of iteration {number}, which ended with {len(passages) * (k + 1)}")
+    facts, edits, k = run.facts(number), run.self_edits_of(number), run.k
+    pairs = pairs_of(run.passages, [edits[i : i + k] for i in range(0, len(edits), k)])
+    trials = run.trials_of(number, pairs)
+    if len(trials) < len(run.passages) * (k + 1):
+        raise damaged(run.trials.path, f"it holds {len(trials)} trials of iteration {number}, which ended with {len(run.passages) * (k + 1)}")
     kept = tuple((i, j) for i, j in facts["kept"])
     return Iteration(number, tuple(facts["before"]), *grouped([trials[n] for n in range(len(pairs))], k), kept, tuple(facts["losses"]),
                      run.policy(number, like))

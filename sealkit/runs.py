@@ -81,9 +81,10 @@ class Journal:
 
 
 class Run:
-    """What a run has done, in the folder that `open_run` opened for it, or (None) in memory alone."""
+    """What a run over `passages` with k self-edits each has done, in the folder that `open_run` opened for it, or (None) in memory alone."""
 
-    def __init__(self, folder=None):
+    def __init__(self, passages, k, seed, folder=None):
+        self.passages, self.k, self.seed = passages, k, seed
         self.folder, self.saved = folder and Path(folder), -1  # number of the last policy
         self.self_edits, self.trials = (Journal(folder and self.folder / f"{name}.jsonl") for name in ("self_edits", "trials"))
         if folder is None:
@@ -95,29 +96,26 @@ class Run:
             if number not in numbers:
                 raise damaged(self.folder / f"policy_{number}", "missing, though later results are there")
 
-    def self_edits_of(self, iteration, k):
+    def self_edits_of(self, iteration):
         """The self-edits of an iteration that are there, ordered by passage and candidate: list[str]."""
         texts = []
         for number, row in self.self_edits.of(iteration):
-            if [row.get("passage"), row.get("candidate")] != list(divmod(len(texts), k)) or not isinstance(row.get("self_edit"), str):
+            if [row.get("passage"), row.get("candidate")] != list(divmod(len(texts), self.k)) or not isinstance(row.get("self_edit"), str):
                 raise self.self_edits.damaged(number, "not the next self-edit")
             texts.append(row["self_edit"])
         return texts
 
-    def add_self_edits(self, iteration, k, passages, seed, texts):
+    def add_self_edits(self, iteration, texts):
         """Record the next self-edits (list[str]) of an iteration."""
         first = len(self.self_edits.of(iteration))
-        places = [divmod(first + n, k) for n in range(len(texts))]
-        self.self_edits.append([
-            {"iteration": iteration, "passage": i, "candidate": j, "seed": self_edit_seed((seed, iteration), passages[i], j), "self_edit": text}
-            for (i, j), text in zip(places, texts)])
+        self.self_edits.append([self.place(iteration, *divmod(first + n, self.k)) | {"self_edit": text} for n, text in enumerate(texts)])
 
-    def trials_of(self, iteration, k, pairs):
+    def trials_of(self, iteration, pairs):
         """The trials of an iteration that are there: {number of the pair: Trial}. pairs: (passage, self-edit), the first of k + 1 without one."""
         trials = {}
         for number, row in self.trials.of(iteration):
             try:
-                n = row["passage"] * (k + 1) + (0 if row["candidate"] is None else row["candidate"] + 1)
+                n = row["passage"] * (self.k + 1) + (0 if row["candidate"] is None else row["candidate"] + 1)
                 passage, edit = pairs[n]
                 trial = Trial(row["self_edit"], row["reward"], tuple(row["answers"]), tuple(row["losses"]), row["tokens"], row["reason"])
                 if n in trials or trial.self_edit != edit or accuracy(trial.answers, passage) != trial.reward:
@@ -127,16 +125,17 @@ class Run:
             trials[n] = trial
         return trials
 
-    def add_trials(self, iteration, k, passages, seed, done):
+    def add_trials(self, iteration, done):
         """Record a Pass; trials of it that are there already stay as they are."""
         there = {(row["passage"], row["candidate"]) for _, row in self.trials.of(iteration)}
-        rows = []
-        for n, trial in done.trials.items():
-            i, j = n // (k + 1), n % (k + 1) - 1 if n % (k + 1) else None
-            if (i, j) not in there:
-                rows.append({"iteration": iteration, "passage": i, "candidate": j, "title": passages[i].title,
-                             "seed": None if j is None else self_edit_seed((seed, iteration), passages[i], j)} | asdict(trial))
-        self.trials.append(rows)
+        places = {n: (n // (self.k + 1), n % (self.k + 1) - 1 if n % (self.k + 1) else None) for n in done.trials}
+        self.trials.append([self.place(iteration, *places[n]) | asdict(trial) for n, trial in done.trials.items() if places[n] not in there])
+
+    def place(self, iteration, i, j):
+        """What begins a record: which self-edit of which passage, and the seed that it was sampled with; none (None) has none."""
+        passage = self.passages[i]
+        seed = None if j is None else self_edit_seed((self.seed, iteration), passage, j)
+        return {"iteration": iteration, "passage": i, "title": passage.title, "candidate": j, "seed": seed}
 
     def save_policy(self, number, policy, **facts):
         """Save the policy as a stock PEFT adapter in `policy_<number>/`, with `facts` as its `iteration.json`."""
@@ -179,15 +178,15 @@ class Run:
 
 
 @contextmanager
-def open_run(folder, settings, machine, log):
+def open_run(folder, passages, k, seed, settings, machine, log):
     """The Run in `folder`, new or as it was left, held by this process alone.
 
-    settings: dict of all that shapes the results; what is there has to be the same. machine: dict of what shapes their
+    passages, k, seed: the run's. settings: dict of all that shapes the results; what is there has to be the same. machine: dict of what shapes their
     last digits, such as versions; a difference is told. log: takes lines of text.
     Raises RunError, changing nothing, for other settings, another process at work, foreign files or damaged ones.
     """
     if folder is None:
-        yield Run()
+        yield Run(passages, k, seed)
         return
     folder, record = Path(folder), Path(folder) / "run.json"
     settings = json.loads(json.dumps(settings))
@@ -198,12 +197,12 @@ def open_run(folder, settings, machine, log):
     with hold(folder):
         if not record.exists():
             write(record, settings | {"machine": machine})
-            yield Run(folder)
+            yield Run(passages, k, seed, folder)
             return
         found = read_object(record)
         then = found.pop("machine", {})
         refuse_other(folder, found, settings)
-        run = Run(folder)
+        run = Run(passages, k, seed, folder)
         log(f"Going on with the run in {str(folder)!r}: {max(run.saved, 0)} iterations and {len(run.trials.rows)} trials are there.")
         for journal in (run.self_edits, run.trials):
             if journal.rest:
