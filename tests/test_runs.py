@@ -257,7 +257,8 @@ def interrupt(*arguments, **options):
 def test_ctrl_c_names_the_command_that_goes_on(tmp_path):
     arguments = ["--passages", "2", "--self-edits", "2", "--iterations", "1", "--held-out", "2"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    running = subprocess.Popen([sys.executable, "-m", "sealkit", *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    running = subprocess.Popen([sys.executable, "-m", "sealkit", *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a job in the background inherits that it is ignored
     trials = tmp_path / "runs" / "1" / "trials.jsonl"
     while not trials.exists() and running.poll() is None:
         time.sleep(0.02)
@@ -390,6 +391,11 @@ def strange(passage):
     }
 
 
+def utf16(text):
+    """Bytes in which two halves of a surrogate pair are the same as the whole, as they are in JSON."""
+    return text.encode("utf-16", "surrogatepass")
+
+
 def check_rows(tokenizer, passage, edits, most, known_size):
     """Everything between text and batch keeps its bounds."""
     packed = []
@@ -401,7 +407,7 @@ def check_rows(tokenizer, passage, edits, most, known_size):
         special = [i for i, token in enumerate(ids) if token in tokenizer.all_special_ids and token != tokenizer.unk_token_id]
         assert all(i + 1 == len(ids) or segments[i] != segments[i + 1] or i == 0 or segments[i] != segments[i - 1] for i in special), "a special token within a text"
         line = json.dumps({"self_edit": edit})
-        assert line.isascii() and "\x1b" not in line and json.loads(line)["self_edit"] == edit and excerpt(edit).isprintable() and len(excerpt(edit)) < 400
+        assert line.isascii() and "\x1b" not in line and utf16(json.loads(line)["self_edit"]) == utf16(edit) and excerpt(edit).isprintable() and len(excerpt(edit)) < 400
         packed.append((ids, segments))
     inputs, labels = collate(packed, tokenizer.pad_token_id, "cpu")
     assert inputs["input_ids"].shape == labels.shape and (labels >= -100).all() and labels.max() < known_size
@@ -435,6 +441,21 @@ def test_each_strange_self_edit_is_trained_on_within_bounds(loaded, tokenizers, 
     assert [row["self_edit"] for row in runs.Journal(journal.path).rows] == list(edits.values()) and journal.path.read_bytes().isascii()
     for edit in edits.values():
         supervised_ids(tokenizer, passage, edit[:2000])
+
+
+def test_html_and_terminal_escapes_are_shown_and_not_obeyed(validation):
+    """In the log, which goes to a terminal, as escaped characters; in a notebook, whose cells print self-edits, as text."""
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    edits, lines = list(strange(validation[0]).values()), []
+    passage = sealkit.Passage("\x1b[2J<b>\u202e", validation[0].text, validation[0].questions)
+    outer_loop.tell(lines.append, [passage], [0.0], [0.0], [[inner_loop.Trial(edit, 0.0, (), (1.0,), 1) for edit in edits]], [])
+    assert len(lines) == 1 + len(edits) and all(line.isprintable() and len(line) < 600 for line in lines)
+    shown = "".join(edit.encode("utf-8", "replace").decode() for edit in edits if len(edit) < 10_000)
+    output = nbformat.v4.new_output("stream", name="stdout", text=shown)
+    html, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print(edit)", outputs=[output])]))
+    assert "&lt;script&gt;alert(1)" in html and "<script>alert(1)" not in html and "<img src=x" not in html
 
 
 SELF_EDITS = st.lists(st.one_of(st.text(st.characters(exclude_categories=()), max_size=60), st.sampled_from(MARKERS)), max_size=12).map("".join)
