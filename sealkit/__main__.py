@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import matplotlib
+import torch
 
 from . import compare, environment, estimate_run, load_passages, load_quantized, run_seal
 from .loading import BUNDLED_MODEL, choose, weight_bytes
@@ -40,6 +41,10 @@ def main(arguments=None):
         run(args)
     except (ValueError, OSError, SetupError, RunError, FloatingPointError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    except torch.OutOfMemoryError:
+        print(f"{parser.prog}: memory ran out, even with one self-edit at a time: free the GPU of other programs, or take a smaller model with --model. "
+              "What was finished is kept.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\nStopped; nothing that was finished is lost. To go on: {shlex.join(command)}", file=sys.stderr)

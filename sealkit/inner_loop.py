@@ -302,6 +302,7 @@ def run_trials(policy, tokenizer, pairs, settings=Settings(), progress=None, rep
                     save_adapter(policy, adapters, column, Path(save_to) / str(i))
             if report and adapters is not None:
                 report(Pass(dict(zip(chosen, done))))
+            adapters = None  # before the next pass needs the memory
             del waiting[:width]
             bar.update(len(chosen))
     return trials

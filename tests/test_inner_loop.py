@@ -1,6 +1,7 @@
 """Trials change nothing but their own fork, never train on pads, and reward what a self-edit is worth."""
 
 import random
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -246,6 +247,21 @@ def test_a_pass_gets_narrower_when_memory_runs_out_with_the_same_result(twenty, 
     monkeypatch.setattr("sealkit.inner_loop.row_losses", lambda *a: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("CUDA out of memory.")))
     with pytest.raises(torch.cuda.OutOfMemoryError):
         run_trials(policy, tokenizer, pairs, QUICK)
+
+
+def test_the_adapters_of_a_pass_are_gone_before_the_next(twenty, monkeypatch):
+    policy, tokenizer, passages, edits = twenty
+    former = []
+
+    def one_at_a_time(policy, k):
+        assert not any(reference() for reference in former), "two passes' adapters in memory at once"
+        adapters = fork(policy, k)
+        former.extend(weakref.ref(tensor) for pair in adapters.values() for tensor in pair)
+        return adapters
+
+    monkeypatch.setattr("sealkit.inner_loop.fork", one_at_a_time)
+    run_trials(policy, tokenizer, [(passages[0], edit) for edit in edits[0]], replace(QUICK, steps=1, adapters_per_pass=2))
+    assert len(former) == 3 * 2 * 28
 
 
 def test_trained_adapters_load_as_stock_peft(twenty, tmp_path):

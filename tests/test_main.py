@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import sealkit
 from families import save
@@ -57,3 +58,12 @@ def test_bad_input_is_one_sentence(arguments, message, tmp_path, monkeypatch, ca
     assert main([*arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error and not (tmp_path / "runs").exists()
+
+
+def test_memory_that_runs_out_altogether_is_one_sentence(monkeypatch, capsys):
+    def run(args):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("sealkit.__main__.run", run)
+    assert main(["--output", "nowhere"]) == 2
+    assert "take a smaller model" in capsys.readouterr().err
