@@ -166,7 +166,7 @@ def run_seal(model, tokenizer, passages, iterations=2, k=5, run_dir=None, seed=0
     settings, reinforcement = settings or settings_for(tokenizer), reinforcement or reinforcement_for(tokenizer)
     log, policy = log or (lambda line: None), attach_policy(model, settings, seed)
     start = policy_tensors(policy)
-    identity = {"seed": seed, "iterations": iterations, "k": k, "passages": digest(passages), "keep": keep.__name__,
+    identity = {"seed": seed, "iterations": iterations, "k": k, "passages": digest(passages), "keep": getattr(keep, "__name__", type(keep).__name__),
                 "model": fingerprint(p for name, p in policy.named_parameters() if "lora_" not in name),
                 "policy": fingerprint(start.values()) if policy is model else "new",
                 "inner_loop": asdict(settings), "m_step": asdict(reinforcement)}

@@ -1,6 +1,7 @@
 """A whole small run: only the LoRA changes, it repeats bit for bit, and its record can be checked."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -81,6 +82,18 @@ def test_bad_arguments(model_and_tokenizer, validation):
         sealkit.run_seal(model, tokenizer, [])
     with pytest.raises(ValueError, match="has no questions"):
         sealkit.run_seal(model, tokenizer, [sealkit.Passage("T", "x", ())])
+
+
+def test_a_selection_rule_may_be_any_function(tmp_path):
+    rule = partial(sorted_best, 1)
+    passages = sealkit.load_passages("bundled", limit=1)
+    history = sealkit.run_seal(*sealkit.load_quantized(), passages, 1, 2, tmp_path / "run", settings=sealkit.Settings(steps=1), keep=rule)
+    assert len(history.iterations[0].kept) == 1 and json.loads((tmp_path / "run" / "run.json").read_text())["keep"] == "partial"
+
+
+def sorted_best(count, rewards, passage_only):
+    """The best few."""
+    return sorted(range(len(rewards)), key=lambda j: -rewards[j])[:count]
 
 
 def test_selection_rules():
