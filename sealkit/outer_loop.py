@@ -3,7 +3,6 @@
 import hashlib
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
@@ -12,7 +11,7 @@ from .exam import accuracy, answer_questions
 from .inner_loop import Settings, Trial, attach_policy, checkpointed, descend, loss_scaler, row_losses, run_trials, settings_for
 from .prompts import BUNDLED, prompts_for
 from .runs import Run, damaged, fingerprint, machine_of, open_run
-from .self_edits import encode, generate_self_edits, seed_of, self_edit_prompt, self_edit_seed
+from .self_edits import encode, generate_self_edits, seed_of, self_edit_prompt
 
 LOGITS_BYTES = 2**29  # of one pass of the M-step, in fp32; a batch that needs more is summed up over several passes
 

@@ -181,8 +181,8 @@ class Run:
 def open_run(folder, passages, k, seed, settings, machine, log):
     """The Run in `folder`, new or as it was left, held by this process alone.
 
-    passages, k, seed: the run's. settings: dict of all that shapes the results; what is there has to be the same. machine: dict of what shapes their
-    last digits, such as versions; a difference is told. log: takes lines of text.
+    passages, k, seed: the run's. settings: dict of all that shapes the results; what is there has to be the same.
+    machine: dict of what shapes their last digits, such as versions; a difference is told. log: takes lines of text.
     Raises RunError, changing nothing, for other settings, another process at work, foreign files or damaged ones.
     """
     if folder is None:

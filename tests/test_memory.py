@@ -10,7 +10,7 @@ import memory
 import sealkit
 from families import save
 from memory import GIB, KINDS, REAL, Ledger, computed, on_meta, row_by_row, rows_of, tensors_of, train
-from sealkit.inner_loop import adapters_side_by_side, attach_policy, collate, fork, row_losses
+from sealkit.inner_loop import adapters_side_by_side, attach_policy, collate, fork, row_losses, settings_for
 
 SMALL = MistralConfig(vocab_size=1024, hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
 
@@ -86,7 +86,8 @@ def test_the_ledger_agrees_with_torchs_own_tracker():
 
 
 def test_weights_without_values_take_what_real_ones_take(tmp_path):
-    model, _ = sealkit.load_quantized(save("mistral", tmp_path), "cpu")
+    model, tokenizer = sealkit.load_quantized(save("mistral", tmp_path), "cpu")
+    assert REAL == settings_for(tokenizer), "the tables are computed with other settings than a real model gets"
     real, bare = attach_policy(model), on_meta(model.config, torch.float32)
     for ours, theirs in zip(tensors_of(bare), tensors_of(real)):
         sizes = [Counter((tuple(t.shape), t.dtype) for t in tensors) for tensors in (ours, theirs)]
