@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 import sealkit
 from families import CONFIGS, tokenizer_like
 from killed import CACHE_BYTES, POINTS, small_run
-from sealkit import inner_loop, outer_loop, runs
+from sealkit import inner_loop, outer_loop, runs, self_edits
+from sealkit.exam import MAX_ANSWER_TOKENS
 from sealkit.inner_loop import attach_policy, collate, descend, pack, run_trials
 from sealkit.loading import BUNDLED_MODEL
 from sealkit.outer_loop import excerpt, m_step, policy_tensors, supervised_ids
@@ -187,6 +188,22 @@ def without_last_pass(folder):
     shutil.rmtree(folder / "policy_2")
 
 
+def test_what_is_there_is_not_done_again(ended, loaded, monkeypatch):
+    """One pass of the second iteration is missing: that one is run, and no self-edit is sampled."""
+    whole, passes = content(ended), []
+    without_last_pass(ended)
+    one_pass, complete = inner_loop.one_pass, self_edits.complete
+
+    def answers_alone(model, tokenizer, prompts, most, *arguments, **options):
+        assert most == MAX_ANSWER_TOKENS, "a self-edit sampled again"
+        return complete(model, tokenizer, prompts, most, *arguments, **options)
+
+    monkeypatch.setattr(inner_loop, "one_pass", lambda *arguments: passes.append(len(arguments[2])) or one_pass(*arguments))
+    monkeypatch.setattr(self_edits, "complete", answers_alone)
+    small_run(*sealkit.load_quantized("bundled", "cpu"), ended)
+    assert passes == [2] and content(ended) == whole
+
+
 @contextmanager
 def files_of_at_most(size):
     """Within this context the system refuses to let a file grow beyond `size` bytes: a write fails halfway, as on a full disk."""
@@ -283,7 +300,9 @@ def test_a_comparison_goes_on_where_it_stopped(loaded, validation, tmp_path, mon
         with pytest.raises(KeyboardInterrupt):
             sealkit.compare(policy, tokenizer, validation[:2], settings=quick, save_to=path)
     assert list(json.loads(path.read_text())["accuracy"]) == ["no adaptation", "passage in context", "passage only"]
-    assert sealkit.compare(policy, tokenizer, validation[:2], settings=quick, save_to=path).scores == whole
+    with monkeypatch.context() as patch:
+        patch.setattr("sealkit.evaluation.answer_questions", lambda *arguments: pytest.fail("an arm that is there was run again"))
+        assert sealkit.compare(policy, tokenizer, validation[:2], settings=quick, save_to=path).scores == whole
     refused("results of other settings", tmp_path, lambda: sealkit.compare(policy, tokenizer, validation[:2], settings=quick, seed=1, save_to=path),
             names=[path, "seed is 0 there and 1 here"])
 
