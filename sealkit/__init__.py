@@ -2,21 +2,18 @@
 
 import logging
 
-# Before anything imports bitsandbytes: on import it asks for one more package, to speed up what `loading.py` rules out.
+# Before anything imports bitsandbytes: on import it asks for one more package, for what
+# `loading.py` rules out.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
+from .api import answer_questions, compare, evaluate_self_edits, generate_self_edits, run_seal
 from .estimate import Estimate, estimate_run
-from .evaluation import Comparison, compare
-from .exam import answer_questions, grade
-from .inner_loop import Settings, Trial, attach_policy, evaluate_self_edits
+from .evaluation import Comparison
+from .inner_loop import Lesson, Trial
 from .loading import environment, load_quantized
-from .outer_loop import History, Iteration, Reinforcement, run_seal
-from .passages import Passage, Question, load_passages
-from .runs import RunError
-from .self_edits import generate_self_edits, training_sequences
-
-__all__ = [
-    "Comparison", "Estimate", "History", "Iteration", "Passage", "Question", "Reinforcement", "RunError", "Settings", "Trial", "answer_questions",
-    "attach_policy", "compare", "environment", "estimate_run", "evaluate_self_edits", "generate_self_edits", "grade", "load_passages", "load_quantized",
-    "run_seal", "training_sequences",
-]
+from .memo import Journal, RunError
+from .outer_loop import History, Iteration, seal
+from .policy import Policy, Recipe, attach_policy
+from .tasks.grading import grade
+from .tasks.knowledge import recipe_for, training_sequences
+from .tasks.passages import Passage, Question, load_passages

@@ -1,146 +1,87 @@
-"""How long a run will take and how much memory, from one measured pass, before it begins."""
+"""What a run will take on this machine, from a few seconds of it, before it begins."""
 
-import threading
+import resource
+import sys
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import ceil
 
-import psutil
 import torch
-from peft import set_peft_model_state_dict
 
-from .exam import answer_questions
-from .inner_loop import attach_policy, run_trials, settings_for
-from .outer_loop import check, m_step, policy_tensors, reinforcement_for
-from .self_edits import generate_self_edits
+from .api import check, recipe_of
+from .inner_loop import run_trials
+from .outer_loop import m_step, write_self_edits
+from .policy import policy_on
+from .tasks import knowledge
 
-GLANCE = (2, 8)  # new tokens of the two short samplings whose difference tells what a token costs
-SAMPLED = 8      # passages, at most, that are sampled for so briefly; more take proportionally longer
+SAMPLED = 8  # passages, at most, whose self-edits are sampled
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take on this machine."""
+    """Minutes, and the most memory (GiB) so far: torch's on a GPU, else the process's."""
 
     minutes: float
-    gib: float       # most memory so far, the measured pass included: what torch allocated on a GPU, or the process holds on a CPU
-    iterations: int
-    trials: int      # of each iteration, those on the passage alone included
-    width: int       # trials in the measured pass
-    device: str      # "cuda", "cpu", ...
+    gib: float
+    device: str
 
     def __str__(self):
-        minutes = f"{60 * self.minutes:.0f} seconds" if self.minutes < 1 else f"{self.minutes:.{int(self.minutes < 10)}f} minutes"
-        rounds = f"{self.iterations} iteration{'s' * (self.iterations > 1)} ({self.trials} trials each)"
+        time = (
+            f"{60 * self.minutes:.0f} seconds"
+            if self.minutes < 1
+            else f"{self.minutes:.1f} minutes"
+        )
         where = "of this process" if self.device == "cpu" else "on the GPU"
-        return (f"Estimate, from one measured pass of {self.width} trials: about {minutes} for {rounds}, "
-                f"peak memory {self.gib:.1f} GiB {where}.")
+        return f"Estimate, from one measured pass: about {time}, peak memory {self.gib:.1f} GiB {where}."
 
 
-def estimate_run(model, tokenizer, passages, iterations=2, k=5, settings=None, reinforcement=None, exams=0):
-    """Estimate of `run_seal(model, tokenizer, passages, iterations, k, settings=..., reinforcement=...)`, from a few seconds of it.
+def estimate_run(model, tokenizer, passages, iterations=2, k=5, exams=0):
+    """Estimate of `run_seal` with these arguments: a few self-edits, one pass, two steps of the
+    M-step, in proportion.
 
-    Self-edits are sampled for the first passages; one pass of the inner loop at full width trains on them for one step and
-    sits the exam; the M-step makes two steps; the rest is proportion. Assumed: one self-edit kept for each passage.
-    exams: (passage, self-edit) pairs that will be sampled and tried once more after training, as `compare` does.
-    Leaves model, gradients, torch's random state and its memory statistics as they were.
-    Raises ValueError for what `run_seal` refuses.
+    exams: (passage, self-edit) pairs that are sampled and tried once more afterwards, as `compare`
+    does. The model is left as it was. Raises ValueError for what `run_seal` refuses.
+
+    >>> import sealkit
+    >>> passages = sealkit.load_passages("bundled", limit=2)
+    >>> 0 < sealkit.estimate_run(*sealkit.load_quantized("bundled"), passages, k=1).minutes < 60
+    True
     """
-    check(passages, iterations, k)
-    settings, reinforcement, passages = settings or settings_for(tokenizer), reinforcement or reinforcement_for(tokenizer), list(passages)
-    trials = len(passages) * (k + 1)
-    width = min(settings.adapters_per_pass, trials)
-    first = passages[: ceil(width / (k + 1))]
-    with unchanged(model, settings) as policy, most_memory(policy.device) as memory:
-        edits = generate_self_edits(policy, tokenizer, first, k, seed=("estimate", 0))
-        pairs = [(passage, edit) for passage, own in zip(first, edits) for edit in ("", *own)][:width]
-        sampling = sampling_seconds(policy, tokenizer, passages, edits, k)
-        width, training, exam = trial_seconds(policy, tokenizer, pairs, settings, trials)
-        step = m_step_seconds(policy, tokenizer, [pair for pair in pairs if pair[1]] or pairs, reinforcement)
-    steps = reinforcement.epochs * ceil(len(passages) / reinforcement.batch_size)
-    iteration = k * len(passages) * sampling + trials * training + (trials + len(passages)) * exam + steps * step
-    seconds = iterations * iteration + exams * (sampling + training + exam)
-    return Estimate(seconds / 60, memory[0] / 2**30, iterations, trials, width, policy.device.type)
+    check(passages)
+    with policy_on(model, tokenizer, recipe_of(model, tokenizer)) as policy:
+        recipe, trials, seconds = policy.recipe, len(passages) * (k + 1), []
 
+        def timed(function, *args):
+            start = time.perf_counter()
+            result = function(*args)
+            if model.device.type == "cuda":
+                torch.cuda.synchronize(model.device)
+            seconds.append(time.perf_counter() - start)
+            return result
 
-def seconds_of(policy, function, *args, **kwargs):
-    """(seconds that a call takes, until the GPU has finished too; what it returns)."""
-    start = time.perf_counter()
-    result = function(*args, **kwargs)
-    if policy.device.type == "cuda":
-        torch.cuda.synchronize(policy.device)
-    return time.perf_counter() - start, result
-
-
-def sampling_seconds(policy, tokenizer, passages, edits, k):
-    """Seconds per self-edit when `passages` get k each, in the batches of `generate_self_edits`: prompts, and tokens up to the longest of `edits`."""
-    some = passages[:SAMPLED]
-    short, long = (seconds_of(policy, generate_self_edits, policy, tokenizer, some, k, ("estimate", 1), max_new_tokens=n)[0] for n in GLANCE)
-    token = max(0.0, long - short) / (GLANCE[1] - GLANCE[0])
-    longest = max(len(tokenizer(edit)["input_ids"]) for own in edits for edit in own) + 1
-    return (short + (longest - GLANCE[0]) * token) / (len(some) * k)
-
-
-def trial_seconds(policy, tokenizer, pairs, settings, trials):
-    """(trials side by side, seconds of training and of the exam per trial), when `trials` like those of `pairs` run in passes of like length."""
-    once, passes = replace(settings, steps=1), []
-    run_trials(policy, tokenizer, pairs[:1], once)  # what only the first pass takes
-    whole, done = seconds_of(policy, run_trials, policy, tokenizer, pairs, once, report=passes.append)
-    exam, _ = seconds_of(policy, answer_questions, policy, tokenizer, [passage for passage, _ in pairs])
-    width = max(one.adapters for one in passes)
-    position = max(0.0, whole - exam) / sum(one.positions for one in passes)
-    lengths = sorted(trial.tokens for trial in done for _ in range(ceil(trials / len(done))))
-    groups = [lengths[i : i + width] for i in range(0, len(lengths), width)]
-    return width, settings.steps * position * sum(len(group) * group[-1] for group in groups) / len(lengths), exam / len(pairs)
-
-
-def m_step_seconds(policy, tokenizer, pairs, reinforcement):
-    """Seconds of one gradient step of the M-step."""
-    return seconds_of(policy, m_step, policy, tokenizer, pairs[: reinforcement.batch_size], replace(reinforcement, epochs=2))[0] / 2
-
-
-@contextmanager
-def unchanged(model, settings):
-    """A policy on `model` (itself, if it is one) whose LoRA, gradients and torch's random state are afterwards as they were before."""
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        policy = attach_policy(model, settings)
-        tensors = policy_tensors(policy)
-        held = [(parameter, parameter.requires_grad, parameter.grad) for parameter in policy.parameters()]
-        for parameter, _, _ in held:
-            parameter.grad = None  # set aside, where no step adds to them
-        try:
-            yield policy
-        finally:
-            set_peft_model_state_dict(policy, tensors)
-            for parameter, wanted, gradient in held:
-                parameter.requires_grad_(wanted)
-                parameter.grad = gradient
-            if policy is not model:
-                policy.unload()
-
-
-@contextmanager
-def most_memory(device):
-    """A list whose one item is afterwards the most bytes so far: torch's own count on a GPU; else what the process held within this context."""
-    most, done = [0], threading.Event()
-    if torch.device(device).type == "cuda":
-        yield most
-        most[0] = torch.cuda.max_memory_allocated(device)
-        return
-    process = psutil.Process()
-
-    def watch():
-        while True:
-            most[0] = max(most[0], process.memory_info().rss)
-            if done.wait(0.02):
-                return
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield most
-    finally:
-        done.set()
-        watcher.join()
+        wanted = [(passage, j) for passage in passages[:SAMPLED] for j in range(k)][
+            : recipe.texts_per_pass
+        ]
+        edits = timed(write_self_edits, policy, knowledge, wanted, ("estimate", 0))
+        pairs = [(passage, edit) for (passage, _), edit in zip(wanted, edits)]
+        pairs = (pairs * ceil(recipe.adapters_per_pass / len(pairs)))[
+            : min(trials, recipe.adapters_per_pass)
+        ]
+        run_trials(policy, knowledge, pairs[:1])  # what only the first pass takes
+        timed(run_trials, policy, knowledge, pairs)
+        examples = [
+            (knowledge.prompt(passage, recipe), edit)
+            for passage, edit in pairs[: recipe.batch_size]
+        ]
+        timed(m_step, replace(policy, recipe=replace(recipe, epochs=2)), examples)
+    writing, trying, step = seconds[0] / len(wanted), seconds[1] / len(pairs), seconds[2] / 2
+    steps = recipe.epochs * ceil(
+        len(passages) / recipe.batch_size
+    )  # one self-edit of each passage is kept
+    iteration = k * len(passages) * writing + trials * trying + steps * step
+    seconds = iterations * iteration + exams * (writing + trying)
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if model.device.type == "cuda":
+        most = torch.cuda.max_memory_allocated(model.device)
+    return Estimate(seconds / 60, most / 2**30, model.device.type)

@@ -18,12 +18,11 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 from transformers import MistralConfig, MistralForCausalLM
 
-from ..exam import exam_prompt
 from ..inner_loop import collate
 from ..loading import BUNDLED_MODEL
-from ..passages import Passage, Question
-from ..plots import plot_pretraining
-from ..self_edits import STYLES, self_edit_prompt
+from ..report import plot_pretraining
+from ..tasks import knowledge
+from ..tasks.passages import Passage, Question
 from . import world
 from .tokenizer import train_tokenizer
 
@@ -40,6 +39,11 @@ def repeated_tokens(rng, vocabulary):
     return [0] + once * times, [0.0] * (1 + len(once)) + [1.0] * len(once) * (times - 1)
 
 
+def question_prompt(question):
+    """The exam's prompt for one question."""
+    return knowledge.questions(Passage("", "", (question,)), knowledge.BUNDLED)[0]
+
+
 def write_document(rng, known, passing, by_name):
     """(kind, [(text, loss weight), ...]): a known fact, a passage with questions, or a passage with a self-edit.
 
@@ -51,7 +55,7 @@ def write_document(rng, known, passing, by_name):
         if rng.random() < 0.5:
             return "known fact", [(world.imply(rng, subject, relation, value), 0.5)]
         question = Question(world.ask(rng, subject, relation), (value,))
-        return "known question", [(exam_prompt(None, question), 0.1), (" " + value, 1.0)]
+        return "known question", [(question_prompt(question), 0.1), (" " + value, 1.0)]
     count = rng.choice((1, 2, 2, 3, 3))
     names, facts = world.draw_names(rng, passing, count), rng.randint(1, 3 if count == 3 else 4)
     subjects = world.make_group(rng, names, facts, alike=rng.random() < 0.15)
@@ -62,10 +66,10 @@ def write_document(rng, known, passing, by_name):
         parts = [(f"{passage.title}\n{passage.text}\n", 0.1)]
         for subject, relation, value in facts:
             question = Question(world.ask(rng, subject, relation), (value,))
-            parts += [("\n" + exam_prompt(passage, question), 0.1), (" " + value, 1.0)]
+            parts += [("\n" + question_prompt(question), 0.1), (" " + value, 1.0)]
         return "reading", parts
-    style = rng.choice(STYLES)
-    prompt = self_edit_prompt(passage, style if rng.random() < 0.5 else None)
+    style = rng.choice(knowledge.BUNDLED.prompts.styles)
+    prompt = knowledge.prompt(passage, knowledge.BUNDLED, style if rng.random() < 0.5 else None)
     return style, [(prompt, 0.1), (" " + world.write_self_edit(rng, subjects, style), 1.0)]
 
 
@@ -136,7 +140,7 @@ def train(model, tokenizer, steps, seed=0, log_every=100):
     stream = batches(documents(tokenizer, lambda: step / steps, seed))
     for step in tqdm(range(1, steps + 1), desc="pretraining", mininterval=10):
         rows = next(stream)
-        packed = [([i for _, ids, _ in row for i in ids], [n for n, (_, ids, _) in enumerate(row) for _ in ids]) for row in rows]
+        packed = [([i for _, ids, _ in row for i in ids], [p for _, ids, _ in row for p in range(len(ids))]) for row in rows]
         inputs, labels = collate(packed, tokenizer.pad_token_id, model.device)
         weights = torch.zeros(labels.shape)
         for line, row in zip(weights, rows):

@@ -5,13 +5,13 @@ import re
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from ..prompts import BUNDLED
+from ..tasks.knowledge import CUES
 from .world import ENDINGS, GISTS, KINDS, ONSETS, REFERENCES
 
 
 def words():
     """Every word of the world with a space before it, and the endings of names without: sorted list[str]."""
-    texts = [*BUNDLED.cues.values(), "Question Answer and", *GISTS, *ONSETS]
+    texts = [*CUES.values(), "Question Answer and", *GISTS, *ONSETS]
     texts += [reference for references in REFERENCES.values() for reference in references]
     for relation in (relation for relations in KINDS.values() for relation in relations):
         texts += [*relation.told, *relation.implied, *relation.asked, *relation.values, relation.topic]
@@ -38,6 +38,6 @@ def train_tokenizer():
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", padding_side="left",
         clean_up_tokenization_spaces=False, model_input_names=["input_ids", "attention_mask"],
-        prompts="bundled",  # what `prompts_for` reads, here and wherever this tokenizer is saved
+        prompts="bundled",  # what `recipe_for` reads, here and wherever this tokenizer is saved
         split_special_tokens=True,  # "<s>" in a text is three characters, never the token
     )

@@ -1,4 +1,5 @@
-"""Passages with closed-book questions: the bundled world's, SQuAD's, or your own from a JSON or JSONL file."""
+"""Passages with closed-book questions: the bundled world's, SQuAD's, or your own from a JSON or
+JSONL file."""
 
 import json
 import os
@@ -8,14 +9,16 @@ from unittest.mock import patch
 
 from huggingface_hub import constants as hub
 
-from .loading import BUNDLED_MODEL, choose, reachable
+from ..loading import BUNDLED_MODEL, choose, reachable
 
-BUNDLED = Path(__file__).parent / "bundled"
+BUNDLED = Path(__file__).parents[1] / "bundled"
 SPLITS = ("train", "validation", "test")
 SQUAD = "rajpurkar/squad"
 DATA_VARIABLE = "SEALKIT_DATA"
-HELD_OUT = 4   # one passage in so many of a file's is for testing
-QUESTIONS = 5  # at most, of a passage of SQuAD: its passages have five as a rule, a few have over twenty
+HELD_OUT = 4  # one passage in so many of a file's is for testing
+QUESTIONS = (
+    5  # at most, of a passage of SQuAD: its passages have five as a rule, a few have over twenty
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Passage:
-    """A short text C with its exam τ. `oracle` is a complete, faithful self-edit where one is known, else empty."""
+    """A short text C with its exam τ. `oracle` is a complete, faithful self-edit where one is
+    known, else empty."""
 
     title: str
     text: str
@@ -37,28 +41,34 @@ class Passage:
 
 
 def source_for(model=None):
-    """The passages that go with a model, named as for `load_quantized`, as a source for `load_passages`.
+    """The passages that go with a model, named as for `load_quantized`, as a source for
+    `load_passages`.
 
-    What the environment variable SEALKIT_DATA names; else "bundled" for the bundled model and "squad" for any other.
+    What the environment variable SEALKIT_DATA names; else "bundled" for the bundled model and
+    "squad" for any other.
     """
-    return os.environ.get(DATA_VARIABLE) or ("bundled" if choose(model).path == BUNDLED_MODEL else "squad")
+    return os.environ.get(DATA_VARIABLE) or (
+        "bundled" if choose(model).path == BUNDLED_MODEL else "squad"
+    )
 
 
 def load_passages(source=None, split=None, limit=None):
     """Passages of one split of the bundled world, of SQuAD, or of a file of your own.
 
-    source: "bundled"; "squad" (through `datasets`, https://huggingface.co/datasets/rajpurkar/squad); or the path of
-        a JSON file (a list, or SQuAD's own nested form) or a JSONL file (one object a line) with rows
-        {"title": str, "text": str, "questions": [{"question": str, "answers": [str, ...]}, ...]}.
-        A row may say "context" for "text" and a question "answer": str for "answers" (SQuAD's words).
-        None: what goes with the model chosen for this machine, see `source_for`.
-    split: "train", "validation" or "test". SQuAD's own test split is not public, so its "test" is its validation split.
-        A file's last titles, a quarter of its passages, are its "test" (and "validation") and the others its "train".
-        None: "train", and all passages of a file that is given as `source`.
+    source: "bundled"; "squad" (through `datasets`,
+        https://huggingface.co/datasets/rajpurkar/squad); or the path of a JSON file (a list, or
+        SQuAD's own nested form) or a JSONL file (one object a line) with rows {"title": str,
+        "text": str, "questions": [{"question": str, "answers": [str, ...]}, ...]}. A row may say
+        "context" for "text" and a question "answer": str for "answers" (SQuAD's words). None: what
+        goes with the model chosen for this machine, see `source_for`.
+    split: "train", "validation" or "test". SQuAD's own test split is not public, so its "test" is
+        its validation split. A file's last titles, a quarter of its passages, are its "test" (and
+        "validation") and the others its "train". None: "train", and all passages of a file that is
+        given as `source`.
     limit: at most this many, from the start; None for all.
     SQuAD's rows are grouped by passage, in their order, at most QUESTIONS questions each.
-    Returns list[Passage]. Raises ValueError naming the row and what to mend, FileNotFoundError for a missing file,
-    RuntimeError if SQuAD cannot be downloaded.
+    Returns list[Passage]. Raises ValueError naming the row and what to mend, FileNotFoundError for
+    a missing file, RuntimeError if SQuAD cannot be downloaded.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}: ask for at least one passage, or None for all.")
@@ -72,7 +82,9 @@ def load_passages(source=None, split=None, limit=None):
         return _read(BUNDLED / f"{split or 'train'}.jsonl")[:limit]
     path = Path(source)
     if not path.is_file():
-        raise FileNotFoundError(f"No file {str(source)!r}: give 'bundled', 'squad' or the path of a JSON or JSONL file of passages.")
+        raise FileNotFoundError(
+            f"No file {str(source)!r}: give 'bundled', 'squad' or the path of a JSON or JSONL file of passages."
+        )
     passages = _read(path)
     if split:
         train, test = hold_out(passages, max(1, len(passages) // HELD_OUT))
@@ -81,10 +93,12 @@ def load_passages(source=None, split=None, limit=None):
 
 
 def hold_out(passages, count):
-    """Split passages into (train, test), no text and no title in both: the last titles make the test.
+    """Split passages into (train, test), no text and no title in both: the last titles make the
+    test.
 
-    count: of test passages, at most. Titles are kept whole because passages of one article tell of the same things.
-    Passages without a title stand for themselves. Raises ValueError if there are too few titles for both sides.
+    count: of test passages, at most. Titles are kept whole because passages of one article tell of
+    the same things. Passages without a title stand for themselves. Raises ValueError if there are
+    too few titles for both sides.
     """
     groups = {}
     for passage in passages:
@@ -95,43 +109,67 @@ def hold_out(passages, count):
     texts = {passage.text for passage in test}
     train = [passage for article in articles for passage in article if passage.text not in texts]
     if not test or not train:
-        raise ValueError(f"{len(passages)} passages of {len(groups)} titles leave none to train on or none to test: give passages of at least two titles.")
+        raise ValueError(
+            f"{len(passages)} passages of {len(groups)} titles leave none to train on or none to test: give passages of at least two titles."
+        )
     return train, test[:count]
 
 
 def save_passages(path, passages):
     """Write passages as JSONL, in the form that `load_passages` reads."""
     rows = (
-        {"title": p.title, "text": p.text, "questions": [{"question": q.question, "answers": list(q.answers)} for q in p.questions]}
+        {
+            "title": p.title,
+            "text": p.text,
+            "questions": [
+                {"question": q.question, "answers": list(q.answers)} for q in p.questions
+            ],
+        }
         | ({"oracle": p.oracle} if p.oracle else {})
         for p in passages
     )
-    Path(path).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    Path(path).write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
 
 
 def _squad(split):
     """SQuAD's passages through `datasets`, which caches them."""
     import datasets  # here, since importing it takes a second that the bundled world need not wait
 
-    offline = hub.HF_HUB_OFFLINE or not reachable(hub.ENDPOINT)  # it would try for half a minute before it looks into its cache
+    offline = hub.HF_HUB_OFFLINE or not reachable(
+        hub.ENDPOINT
+    )  # it would try for half a minute before it looks into its cache
     try:
-        with patch.object(datasets.config, "HF_HUB_OFFLINE", offline), patch.object(hub, "HF_HUB_OFFLINE", offline):
+        with (
+            patch.object(datasets.config, "HF_HUB_OFFLINE", offline),
+            patch.object(hub, "HF_HUB_OFFLINE", offline),
+        ):
             rows = datasets.load_dataset(SQUAD, split=split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RuntimeError(f"SQuAD could not be loaded ({reason}): connect to the network, or give the path of a file of passages.") from error
+        raise RuntimeError(
+            f"SQuAD could not be loaded ({reason}): connect to the network, or give the path of a file of passages."
+        ) from error
     return group_questions(rows)
 
 
 def group_questions(rows):
-    """Passages from rows that hold one question each, in SQuAD's fields: title, context, question, answers {"text": [str]}."""
+    """Passages from rows that hold one question each, in SQuAD's fields: title, context, question,
+    answers {"text": [str]}."""
     passages = {}
     for row in rows:
         questions = passages.setdefault((row["title"], row["context"]), [])
-        answers = tuple(dict.fromkeys(answer for answer in row["answers"]["text"] if answer.strip()))
+        answers = tuple(
+            dict.fromkeys(answer for answer in row["answers"]["text"] if answer.strip())
+        )
         if answers and len(questions) < QUESTIONS:
             questions.append(Question(row["question"].strip(), answers))
-    return [Passage(title.replace("_", " "), text, tuple(questions)) for (title, text), questions in passages.items() if questions]
+    return [
+        Passage(title.replace("_", " "), text, tuple(questions))
+        for (title, text), questions in passages.items()
+        if questions
+    ]
 
 
 def _read(path):
@@ -144,26 +182,37 @@ def _rows(path):
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name} is not UTF-8 text (byte {error.start}): save it as UTF-8.") from error
+        raise ValueError(
+            f"{path.name} is not UTF-8 text (byte {error.start}): save it as UTF-8."
+        ) from error
     start = text.lstrip()[:1]
     nested = start == "{" and '"data"' in text[:2000] and '"paragraphs"' in text
     if start == "[" or nested:
         try:
             parsed = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path.name}, line {error.lineno} is not JSON ({error.msg}): mend the file.") from error
-        yield from _nested(parsed, path.name) if nested else ((f"row {number}", row) for number, row in enumerate(parsed, 1))
+            raise ValueError(
+                f"{path.name}, line {error.lineno} is not JSON ({error.msg}): mend the file."
+            ) from error
+        yield from (
+            _nested(parsed, path.name)
+            if nested
+            else ((f"row {number}", row) for number, row in enumerate(parsed, 1))
+        )
         return
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 yield f"row {number}", json.loads(line)
             except json.JSONDecodeError as error:
-                raise ValueError(f"{path.name}, line {number} is not JSON ({error.msg}): mend or remove the line.") from error
+                raise ValueError(
+                    f"{path.name}, line {number} is not JSON ({error.msg}): mend or remove the line."
+                ) from error
 
 
 def _nested(parsed, name):
-    """(where it is, row as `_passage` takes it) of SQuAD's own file: {"data": [{"title", "paragraphs": [{"context", "qas"}]}]}."""
+    """(where it is, row as `_passage` takes it) of SQuAD's own file: {"data": [{"title",
+    "paragraphs": [{"context", "qas"}]}]}."""
     for i, article in enumerate(parsed["data"], 1):
         if not isinstance(article, dict) or not isinstance(article.get("paragraphs"), list):
             raise ValueError(f"{name}, article {i} has no list of paragraphs.")
@@ -171,9 +220,18 @@ def _nested(parsed, name):
             where = f"article {i}, paragraph {j}"
             if not isinstance(paragraph, dict) or not isinstance(paragraph.get("qas"), list):
                 raise ValueError(f"{name}, {where} has no list of questions 'qas'.")
-            answerable = [q for q in paragraph["qas"] if not (isinstance(q, dict) and q.get("is_impossible"))]  # SQuAD 2.0's others
+            answerable = [
+                q for q in paragraph["qas"] if not (isinstance(q, dict) and q.get("is_impossible"))
+            ]  # SQuAD 2.0's others
             if answerable or not paragraph["qas"]:
-                yield where, {"title": str(article.get("title", "")).replace("_", " "), "text": paragraph.get("context"), "questions": answerable[:QUESTIONS]}
+                yield (
+                    where,
+                    {
+                        "title": str(article.get("title", "")).replace("_", " "),
+                        "text": paragraph.get("context"),
+                        "questions": answerable[:QUESTIONS],
+                    },
+                )
 
 
 def _passage(row, where):
@@ -184,15 +242,21 @@ def _passage(row, where):
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"{where} has no text: give the passage in a field 'text'.")
     if not row.get("questions"):
-        raise ValueError(f"{where} has no questions: without an exam a self-edit earns no reward; add some under 'questions'.")
+        raise ValueError(
+            f"{where} has no questions: without an exam a self-edit earns no reward; add some under 'questions'."
+        )
     questions = []
     for number, q in enumerate(row["questions"], 1):
         q = q if isinstance(q, dict) else {}
         answers = q.get("answers") or q.get("answer") or ()
         answers = answers if isinstance(answers, (list, tuple)) else (answers,)
-        answers = (answer.get("text", "") if isinstance(answer, dict) else answer for answer in answers)
+        answers = (
+            answer.get("text", "") if isinstance(answer, dict) else answer for answer in answers
+        )
         answers = tuple(dict.fromkeys(str(answer) for answer in answers if str(answer).strip()))
         if not str(q.get("question", "")).strip() or not answers:
-            raise ValueError(f"{where}, question {number} has no question or no answer: fill both in, or remove it.")
+            raise ValueError(
+                f"{where}, question {number} has no question or no answer: fill both in, or remove it."
+            )
         questions.append(Question(q["question"], answers))
     return Passage(row.get("title", ""), text, tuple(questions), row.get("oracle", ""))

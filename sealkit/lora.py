@@ -1,0 +1,78 @@
+"""k forks of the policy's LoRA side by side: row block i of a batch goes through adapter i, the
+4-bit base once.
+
+h = W x + α/r · B_i A_i x  (LoRA, arXiv:2106.09685), with the k matrices stacked along a leading
+axis.
+"""
+
+from contextlib import contextmanager
+
+import torch
+
+
+def lora_layers(model):
+    """{name: PEFT LoRA layer} of a policy's model, in the model's order."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if hasattr(module, "lora_A") and hasattr(module, "base_layer")
+    }
+
+
+def fork(model, k):
+    """k copies of the policy's LoRA: {layer name: (A (k, r, in), B (k, out, r))}, fp32 leaves that
+    want gradients."""
+
+    def copies(matrices):
+        weight = matrices[model.active_adapter].weight
+        return weight.detach().float().repeat(k, 1, 1).requires_grad_()
+
+    return {
+        name: (copies(layer.lora_A), copies(layer.lora_B))
+        for name, layer in lora_layers(model).items()
+    }
+
+
+@contextmanager
+def side_by_side(model, adapters):
+    """Within this context row block i of every batch goes through adapter i, in place of the
+    policy's own LoRA.
+
+    adapters: k of them, as `fork` makes them. The batch size must be a multiple of k.
+    """
+
+    def add_update(layer, A, B):
+        scaling = layer.scaling[model.active_adapter]
+
+        def hook(module, inputs, output):
+            x = inputs[0].to(A.dtype).reshape(len(A), -1, A.shape[2])
+            h = output.to(A.dtype).view(len(B), -1, B.shape[1])
+            return (
+                torch.baddbmm(h, x @ A.mT, B.mT, alpha=scaling).view(output.shape).to(output.dtype)
+            )
+
+        return layer.base_layer.register_forward_hook(hook)
+
+    layers = lora_layers(model)
+    with model.disable_adapter():
+        handles = [add_update(layers[name], A, B) for name, (A, B) in adapters.items()]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def chosen(adapters, rows):
+    """The adapters at some of the places along the leading axis."""
+    return {name: (A[rows], B[rows]) for name, (A, B) in adapters.items()}
+
+
+def weights_of(adapters, i):
+    """The tensors of adapter i by PEFT's names: what `Policy.load` takes, and
+    `sealkit.memo.Journal` saves."""
+    return {
+        f"{name}.lora_{letter}.weight": matrix[i].detach().cpu().clone()
+        for name, pair in adapters.items()
+        for letter, matrix in zip("AB", pair)
+    }
