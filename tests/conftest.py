@@ -1,4 +1,4 @@
-"""What the tests share: the bundled model, loaded once a module, and the paper's data where it is at hand."""
+"""What the tests share: the bundled model, its policy, and the paper's data where it is at hand."""
 
 import json
 import os
@@ -18,13 +18,36 @@ def pytest_collection_modifyitems(items):
     """Tests marked `gpu` say why they are skipped where there is no GPU."""
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-            item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU, and torch sees none on this machine"))
+            reason = "needs a CUDA GPU, and torch sees none on this machine"
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture
 def model_and_tokenizer():
-    """A fresh 4-bit model for each test: what one test attaches to it never reaches the next."""
+    """A 4-bit model of one's own: what one test attaches to it never reaches the next."""
     return sealkit.load_quantized()
+
+
+@pytest.fixture(scope="session")
+def loaded():
+    """The one 4-bit model of all tests that attach nothing lasting to it."""
+    return sealkit.load_quantized()
+
+
+@pytest.fixture(scope="session")
+def only_policy():
+    model, tokenizer = sealkit.load_quantized()
+    recipe = sealkit.recipe_for(tokenizer)
+    return sealkit.Policy(sealkit.attach_policy(model, recipe), tokenizer, recipe)
+
+
+@pytest.fixture
+def policy(only_policy):
+    """The one Policy of all tests; whatever a test does to its LoRA is undone."""
+    start = only_policy.weights()
+    yield only_policy
+    only_policy.load(start)
+    only_policy.model.zero_grad()
 
 
 @pytest.fixture(scope="session")
@@ -35,18 +58,23 @@ def validation():
 @pytest.fixture
 def paper():
     """A function that reads one of the paper's data files."""
+
     def read(name):
         path = PAPER / name
         if not path.is_file():
             pytest.skip(f"the paper's data file {name} is not beside this checkout")
         text = path.read_text(encoding="utf-8")
-        return json.loads(text) if name.endswith(".json") else [json.loads(line) for line in text.splitlines()]
+        lines = [text] if name.endswith(".json") else text.splitlines()
+        values = [json.loads(line) for line in lines]
+        return values[0] if name.endswith(".json") else values
+
     return read
 
 
 @pytest.fixture(scope="session")
 def base_bytes():
-    """A function that returns every parameter of a model outside its LoRA, with quantization tables, as bytes."""
+    """A function that returns all of a model but its LoRA, with quantization tables, as bytes."""
+
     def read(model):
         held = {}
         for name, parameter in model.named_parameters():
@@ -55,7 +83,9 @@ def base_bytes():
             name = name.replace("base_model.model.", "").replace(".base_layer", "")
             tensors = [parameter]
             if state := getattr(parameter, "quant_state", None):
-                tensors += [state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code]
+                tensors += [state.absmax, state.code, state.offset]
+                tensors += [state.state2.absmax, state.state2.code]
             held[name] = b"".join(tensor.detach().cpu().numpy().tobytes() for tensor in tensors)
         return held
+
     return read

@@ -1,0 +1,164 @@
+"""θ writes what its seeds say, alone or in a batch; its LoRA comes, goes and comes back whole."""
+
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+import sealkit
+from sealkit.lora import lora_layers
+from sealkit.policy import best, best_if_better, every_better, policy_on, seed_of
+from sealkit.tasks.knowledge import BUNDLED, prompt
+
+
+def test_same_seed_same_edits_alone_or_in_a_batch(loaded, validation):
+    write = partial(sealkit.generate_self_edits, *loaded)
+    alone = write(validation[1], k=3, seed=7)
+    assert write(validation[:3], k=3, seed=7)[1] == alone and len(set(alone)) > 1
+    assert write(validation[1], k=3, seed=8) != alone
+
+
+def test_cold_sampling_is_greedy(policy, validation):
+    prompts = [prompt(validation[0], policy.recipe, "implications")] * 2
+    assert policy.write(prompts, [1, 2], 60, temperature=1e-4) == policy.write(prompts, None, 60)
+
+
+def test_sampling_follows_the_models_distribution(policy):
+    """Shares of the first token agree with the softmax of its logits, within 4 standard errors."""
+    text, draws, tokenizer = "Question: Which trade", 2000, policy.tokenizer
+    with torch.no_grad():
+        logits = policy.model(**tokenizer(text, return_tensors="pt")).logits[0, -1].float()
+    p = logits.softmax(-1)
+    likely = p.argmax().item()
+    texts = policy.write([text] * draws, range(draws), 1)
+    share = sum(said == tokenizer.decode([likely]).strip() for said in texts) / draws
+    expected = p[likely].item()
+    assert abs(share - expected) < 4 * (expected * (1 - expected) / draws) ** 0.5 + 1e-3
+
+
+@pytest.mark.parametrize("stops", [("\n",), (".\n", "Question: What"), ("\nTitle:", " a")])
+def test_a_text_ends_at_a_stop_as_if_it_were_cut_there_afterwards(policy, validation, stops):
+    """Through the `stop_strings` of transformers' `generate`: greedy answers and sampled edits."""
+    passes, prompts = [], [prompt(passage, policy.recipe, "questions") for passage in validation]
+    handle = policy.model.register_forward_hook(lambda *_: passes.append(1))
+    for seeds in (None, range(12)):
+        passes.clear()
+        whole, cut = [], policy.write(prompts[:12], seeds, 60, stops=stops)
+        assert len(passes) < 60 or stops != ("\n",), "written on after the last row's stop"
+        for text in policy.write(prompts[:12], seeds, 60):
+            ends = [text.find(stop) for stop in stops if stop in text]
+            whole.append(text[: min(ends, default=len(text))].strip())
+        assert cut == whole and len(set(map(len, cut))) > 1
+    handle.remove()
+
+
+def test_every_style_of_prompt_gives_that_style(loaded, validation):
+    passages, written = validation[:20], {}
+    for style in BUNDLED.prompts.styles:
+        edits = sealkit.generate_self_edits(*loaded, passages, 1, 0, style)
+        written[style] = [own[0] for own in edits]
+    assert sum("Question:" in edit for edit in written["questions"]) >= 18
+    others = [edit for style, edits in written.items() if style != "questions" for edit in edits]
+    assert sum("Question:" in edit for edit in others) <= 3
+    covered = dict.fromkeys(written, 0)
+    for style, edits in written.items():
+        for passage, edit in zip(passages, edits):
+            answers = {answer for question in passage.questions for answer in question.answers}
+            covered[style] += sum(answer in edit for answer in answers)
+    assert covered["gist"] < 0.2 * covered["implications"]
+    assert covered["rewrite"] > covered["gist"]
+
+
+def test_bad_arguments(loaded, policy, validation):
+    with pytest.raises(ValueError, match="k is 0"):
+        sealkit.generate_self_edits(*loaded, validation[0], k=0)
+    with pytest.raises(ValueError, match="No self-edit style 'poem'"):
+        sealkit.generate_self_edits(*loaded, validation[0], style="poem")
+    with pytest.raises(ValueError, match="no room for 16 more .* shorter passages"):
+        policy.write(["word " * 2000])
+
+
+def test_seeds_depend_on_the_whole_key():
+    keys = [(0, 1, 2, 3), (0, 1, 3, 2), ((0, 1), 2, 3), (1, 1, 2, 3)]
+    assert len({seed_of(*key) for key in keys}) == 4 and seed_of(0, 1, 2, 3) == seed_of(0, 1, 2, 3)
+
+
+# --- the LoRA
+
+
+def test_a_policy_is_drawn_from_its_seed_and_from_nothing_else(model_and_tokenizer):
+    model, tokenizer = model_and_tokenizer
+    drawn = []
+    for seed in (0, 1, 0):
+        state = torch.random.get_rng_state()
+        attached = sealkit.attach_policy(model, BUNDLED, seed)
+        assert torch.equal(torch.random.get_rng_state(), state)
+        assert sealkit.attach_policy(attached, seed=5) is attached and attached.recipe is BUNDLED
+        drawn.append(sealkit.Policy(attached, tokenizer, BUNDLED).weights())
+        attached.unload()
+        torch.rand(3)
+    for name, tensor in drawn[0].items():
+        assert torch.equal(tensor, drawn[2][name])
+        if "lora_A" in name:
+            assert not torch.equal(tensor, drawn[1][name])
+        else:
+            assert not tensor.any(), "a new policy's B is 0, so that it is the model that it is on"
+
+
+def test_the_policy_adapts_the_layers_it_is_told_to(model_and_tokenizer):
+    recipe = replace(BUNDLED, target_modules=("q_proj", "v_proj"), rank=4)
+    attached = sealkit.attach_policy(model_and_tokenizer[0], recipe)
+    layers = lora_layers(attached)
+    assert {name.rsplit(".", 1)[1] for name in layers} == {"q_proj", "v_proj"}
+    assert {layer.lora_A["default"].weight.shape[0] for layer in layers.values()} == {4}
+
+
+def test_weights_are_a_copy_that_can_be_put_back(policy):
+    start = policy.weights()
+    policy.load({name: tensor + 1 for name, tensor in start.items()})
+    assert all(torch.equal(policy.weights()[name], tensor + 1) for name, tensor in start.items())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("leave", [False, True])
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_borrowed_model_is_given_back_as_it_came(model_and_tokenizer, fails, leave, plain):
+    """Unless it is to be left with what was learned; after an error (also Ctrl-C) in any case."""
+    model, tokenizer = model_and_tokenizer
+    names = [name for name, _ in model.named_parameters()]
+    model = model if plain else sealkit.attach_policy(model, BUNDLED)
+    with suppress(KeyboardInterrupt):
+        with policy_on(model, tokenizer, BUNDLED, leave=leave) as borrowed:
+            start = borrowed.weights()
+            borrowed.load({name: tensor + 1 for name, tensor in start.items()})
+            if fails:
+                raise KeyboardInterrupt
+    left = leave and not fails
+    if plain:
+        assert (names == [name for name, _ in model.named_parameters()]) != left
+    if left or not plain:
+        after = borrowed.weights()
+        assert all(torch.equal(after[name], tensor + left) for name, tensor in start.items())
+
+
+# --- selection rules
+
+
+def test_selection_rules():
+    assert best_if_better([0.1, 0.5, 0.5], 0.3) == [1] and best_if_better([0.1, 0.3], 0.3) == []
+    assert best([0.1, 0.3], 0.9) == [1]
+    assert every_better([0.5, 0.1, 0.4], 0.3) == [0, 2]
+
+
+def test_selection_on_the_papers_rewards(paper):
+    """Round 1: its code keeps 50 self-edits; of 10 passages the best did not beat the model."""
+    kept = {best: 0, best_if_better: 0}
+    for row in paper("restem_round1.jsonl"):
+        rewards = [completion["adapter_mean"] for completion in row["completions"]]
+        for rule in kept:
+            chosen = rule(rewards, row["completions"][0]["baseline_mean"])
+            kept[rule] += len(chosen)
+            assert all(rewards[j] == max(rewards) for j in chosen)
+    assert kept == {best: 50, best_if_better: 40}
