@@ -44,7 +44,8 @@ def remembered(memo, keys, compute, width, title=None):
     """
     state, parts = PartialState(), [keys[i : i + width] for i in range(0, len(keys), width)]
     missing = [part for part in parts if not memo.keys() >= set(part)]
-    mine, at_a_time = missing[state.process_index :: state.num_processes], width
+    mine = missing[state.process_index :: state.num_processes]
+    at_a_time = max(map(len, mine), default=0)
 
     def halve():
         nonlocal at_a_time
@@ -56,7 +57,7 @@ def remembered(memo, keys, compute, width, title=None):
         at_a_time = -(-at_a_time // 2)
         return at_a_time
 
-    @find_executable_batch_size(starting_batch_size=width, reduce_batch_size_fn=halve)
+    @find_executable_batch_size(starting_batch_size=at_a_time, reduce_batch_size_fn=halve)
     def work(at_a_time):
         for part in tqdm(mine, title, leave=False, disable=None):
             if not memo.keys() >= set(part):
