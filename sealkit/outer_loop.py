@@ -221,7 +221,8 @@ def identity(policy, task, items, k, seed):
     lora = (
         tensor for name, tensor in policy.weights().items() if "lora_B" in name
     )  # 0 in every new policy
-    recipe = asdict(policy.recipe) | {"keep": policy.recipe.keep.__name__}
+    keep = policy.recipe.keep  # any callable, such as a partial, which has no name
+    recipe = asdict(policy.recipe) | {"keep": getattr(keep, "__name__", type(keep).__name__)}
     recipe["prompts"] = hashlib.sha256(repr(recipe["prompts"]).encode()).hexdigest()[:16]
     return {
         "task": task.__name__.split(".")[-1],
