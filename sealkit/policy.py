@@ -133,7 +133,9 @@ class Policy:
         """A copy of the LoRA's tensors, on the CPU, by the names that PEFT saves them with."""
         return {
             name: tensor.detach().cpu().clone()
-            for name, tensor in get_peft_model_state_dict(self.model).items()
+            for name, tensor in get_peft_model_state_dict(
+                self.model, adapter_name=self.model.active_adapter
+            ).items()
         }
 
     def load(self, weights):
