@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 import sealkit
 from sealkit.lora import lora_layers
@@ -119,6 +120,18 @@ def test_weights_are_a_copy_that_can_be_put_back(policy):
     start = policy.weights()
     policy.load({name: tensor + 1 for name, tensor in start.items()})
     assert all(torch.equal(policy.weights()[name], tensor + 1) for name, tensor in start.items())
+
+
+def test_a_policy_may_have_its_lora_under_any_name(model_and_tokenizer, validation):
+    """As a stock adapter may that was loaded by `PeftModel.from_pretrained(adapter_name=...)`."""
+    model, tokenizer = model_and_tokenizer
+    attached = get_peft_model(model, LoraConfig(target_modules="all-linear"), "mine").eval()
+    before = sealkit.Policy(attached, tokenizer, BUNDLED).weights()
+    (trial,) = sealkit.evaluate_self_edits(attached, tokenizer, validation[0], [""])
+    assert trial.losses[-1] < trial.losses[0]
+    after = sealkit.Policy(attached, tokenizer, BUNDLED).weights()
+    assert len(before) == 2 * 28
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
 @pytest.mark.parametrize("fails", [False, True])
