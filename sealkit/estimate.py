@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from math import ceil
 
 import torch
@@ -19,28 +20,27 @@ SAMPLED = 8  # passages, at most, whose self-edits are sampled
 
 @dataclass(frozen=True)
 class Estimate:
-    """Minutes, and the most memory (GiB) so far: torch's on a GPU, else the process's."""
+    """Minutes; the most memory (GiB) so far, torch's on a GPU, else the process's; "cuda" or "cpu".
+
+    >>> print(Estimate(minutes=2.0, gib=1.2, device="cpu"))
+    Estimate, from one measured pass: about 2.0 minutes, at most 1.2 GiB of memory (cpu).
+    """
 
     minutes: float
     gib: float
     device: str
 
     def __str__(self):
-        time = (
-            f"{60 * self.minutes:.0f} seconds"
-            if self.minutes < 1
-            else f"{self.minutes:.1f} minutes"
-        )
-        where = "of this process" if self.device == "cpu" else "on the GPU"
-        return f"Estimate, from one measured pass: about {time}, peak memory {self.gib:.1f} GiB {where}."
+        said = f"{self.minutes:.1f} minutes" if self.minutes >= 1 else f"{60 * self.minutes:.0f} s"
+        memory = f"at most {self.gib:.1f} GiB of memory ({self.device})"
+        return f"Estimate, from one measured pass: about {said}, {memory}."
 
 
 def estimate_run(model, tokenizer, passages, iterations=2, k=5, exams=0):
-    """Estimate of `run_seal` with these arguments: a few self-edits, one pass, two steps of the
-    M-step, in proportion.
+    """Estimate of `run_seal`, from some self-edits, one pass and two steps of the M-step.
 
-    exams: (passage, self-edit) pairs that are sampled and tried once more afterwards, as `compare`
-    does. The model is left as it was. Raises ValueError for what `run_seal` refuses.
+    exams: (passage, self-edit) pairs that are sampled and tried out afterwards, as `compare` does.
+    The model is left as it was. Raises ValueError for what `run_seal` refuses.
 
     >>> import sealkit
     >>> passages = sealkit.load_passages("bundled", limit=2)
@@ -59,29 +59,22 @@ def estimate_run(model, tokenizer, passages, iterations=2, k=5, exams=0):
             seconds.append(time.perf_counter() - start)
             return result
 
-        wanted = [(passage, j) for passage in passages[:SAMPLED] for j in range(k)][
-            : recipe.texts_per_pass
-        ]
+        wanted = [(passage, j) for passage in passages[:SAMPLED] for j in range(k)]
+        wanted = wanted[: recipe.texts_per_pass]
         edits = timed(write_self_edits, policy, knowledge, wanted, ("estimate", 0))
-        pairs = [(passage, edit) for (passage, _), edit in zip(wanted, edits)]
-        pairs = (pairs * ceil(recipe.adapters_per_pass / len(pairs)))[
-            : min(trials, recipe.adapters_per_pass)
-        ]
+        pairs = cycle((passage, edit) for (passage, _), edit in zip(wanted, edits))
+        pairs = list(islice(pairs, min(trials, recipe.adapters_per_pass)))
         run_trials(policy, knowledge, pairs[:1])  # what only the first pass takes
         timed(run_trials, policy, knowledge, pairs)
-        examples = [
-            (knowledge.prompt(passage, recipe), edit)
-            for passage, edit in pairs[: recipe.batch_size]
-        ]
-        timed(m_step, replace(policy, recipe=replace(recipe, epochs=2)), examples)
-    writing, trying, step = seconds[0] / len(wanted), seconds[1] / len(pairs), seconds[2] / 2
-    steps = recipe.epochs * ceil(
-        len(passages) / recipe.batch_size
-    )  # one self-edit of each passage is kept
+        rows = [(knowledge.prompt(passage, recipe), edit) for passage, edit in pairs]
+        once = replace(policy, recipe=replace(recipe, epochs=2))
+        timed(m_step, once, rows[: recipe.batch_size])
+    writing, trying, step = (s / n for s, n in zip(seconds, (len(wanted), len(pairs), 2)))
+    steps = recipe.epochs * ceil(len(passages) / recipe.batch_size)  # of each passage one is kept
     iteration = k * len(passages) * writing + trials * trying + steps * step
     seconds = iterations * iteration + exams * (writing + trying)
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    most *= 1 if sys.platform == "darwin" else 1024
     if model.device.type == "cuda":
         most = torch.cuda.max_memory_allocated(model.device)
     return Estimate(seconds / 60, most / 2**30, model.device.type)

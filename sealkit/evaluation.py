@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .inner_loop import run_trials
-from .memo import fingerprint, remembered
-from .outer_loop import answers_to, digest, write_self_edits
+from .memo import remembered
+from .outer_loop import answers_to, digest, fingerprint, write_self_edits
 
 RESAMPLES = 10_000
 

@@ -1,20 +1,16 @@
-"""What is done need not be done again: results by key, in a dict or in a folder that outlives the
-process.
+"""What is done need not be done again: results by key, in a dict or in a folder that outlives it.
 
-A run's folder is never half of anything but its journal's last line, and that one is cut off when
-the run goes on.
+A run's folder is never half of anything but its journal's last line; that is cut off on resuming.
 """
 
 import hashlib
 import json
 import os
 import zlib
-from contextlib import contextmanager, suppress
-from importlib.metadata import version
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import filelock
-import torch
 from accelerate import PartialState
 from accelerate.utils import find_executable_batch_size, gather_object
 from safetensors import SafetensorError
@@ -22,11 +18,10 @@ from safetensors.torch import load, save
 from tqdm.auto import tqdm
 
 ADAPTER = "adapter_model.safetensors"
-LIBRARIES = "torch", "transformers", "peft", "bitsandbytes"
 
 
 class RunError(Exception):
-    """A run's folder cannot be read or written, or belongs to another run; it says what to do."""
+    """A file cannot be read or written, or a folder belongs to another run; it says what to do."""
 
 
 def remembered(memo, keys, compute, width, title=None):
@@ -34,94 +29,90 @@ def remembered(memo, keys, compute, width, title=None):
 
     compute: list of keys -> list of values, for example one pass of the inner loop. Each part of
     `width` keys is noted when it is done; one that is not wholly known is computed whole, so that
-    batches, and so bits, are those of an unbroken run. The parts are dealt to the processes of
+    batches, and so bits, are those of an unbroken run. Parts are dealt to the processes of
     `accelerate launch`. When memory runs out, compute gets half as many keys at a time from there
     on. title: of the progress bar, which only a terminal shows.
 
-    >>> memo = {("square", 2): 4}
-    >>> remembered(memo, [("square", 2), ("square", 3)], lambda keys: [n * n for _, n in keys], width=1)
+    >>> memo, square = {("square", 2): 4}, lambda keys: [n * n for _, n in keys]
+    >>> remembered(memo, [("square", 2), ("square", 3)], square, width=1)
     [4, 9]
     """
     state, parts = PartialState(), [keys[i : i + width] for i in range(0, len(keys), width)]
     missing = [part for part in parts if not memo.keys() >= set(part)]
     mine = missing[state.process_index :: state.num_processes]
-    at_a_time = max(map(len, mine), default=0)
+    width = max(map(len, mine), default=0)  # what is tried, where fewer are left than are allowed
 
     def halve():
-        nonlocal at_a_time
-        if at_a_time == 1:
+        nonlocal width
+        if width == 1:
             raise  # the error for which accelerate calls this
-        tqdm.write(
-            f"Memory ran out with {at_a_time} side by side: going on with {-(-at_a_time // 2)}."
-        )
-        at_a_time = -(-at_a_time // 2)
-        return at_a_time
+        width, before = -(-width // 2), width
+        tqdm.write(f"Memory ran out with {before} side by side: going on with {width}.")
+        return width
 
-    @find_executable_batch_size(starting_batch_size=at_a_time, reduce_batch_size_fn=halve)
+    @find_executable_batch_size(starting_batch_size=width, reduce_batch_size_fn=halve)
     def work(at_a_time):
         for part in tqdm(mine, title, leave=False, disable=None):
+            values = [memo[key] for key in part] if memo.keys() >= set(part) else []
+            while len(values) < len(part):
+                values += compute(part[len(values) :][:at_a_time])
             if not memo.keys() >= set(part):
-                values = []
-                while len(values) < len(part):
-                    values += compute(part[len(values) :][:at_a_time])
                 memo.update(zip(part, values, strict=True))
 
     if mine:
         work()
-    if state.num_processes > 1 and missing:
+    if missing and state.num_processes > 1:
         for rows in gather_object([{key: memo[key] for part in mine for key in part}]):
             dict.update(memo, rows)
     return [memo[key] for key in keys]
 
 
 class Journal(dict):
-    """A dict whose `update` is on the disk before it returns: in `folder`, a JSON line for each
-    entry.
+    """A dict whose `update` is on the disk before it returns: in `folder`, a JSON line per entry.
 
-    Keys are tuples and values what JSON can hold; the "weights" of a value, LoRA tensors by PEFT's
-    names, become a stock PEFT adapter in a folder named by the key. config: the `LoraConfig` that
-    is saved with them. Each process writes a journal of its own and reads all. `halves`: paths
-    whose last line was written by half; it is left out.
-    Raises RunError, naming file and line, for what is damaged.
+    Keys are tuples, values what JSON can hold; "weights" of a value, LoRA tensors by PEFT's names,
+    become a stock PEFT adapter in a folder named by the key. config: the `LoraConfig` saved there.
+    Each process (rank) writes its own file and reads all. Raises RunError, naming file and line,
+    for what is damaged.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> Journal(folder).update({("trial", 1, 0): "done"})
+    >>> Journal(folder)
+    {('trial', 1, 0): 'done'}
     """
 
     def __init__(self, folder, config=None, rank=0):
-        self.folder, self.config, self.halves = Path(folder), config, []
-        self.path, self.size = (
-            self.folder / (f"journal-{rank}.jsonl" if rank else "journal.jsonl"),
-            0,
-        )
+        self.folder, self.config, self.size = Path(folder), config, 0
+        self.path = self.folder / (f"journal-{rank}.jsonl" if rank else "journal.jsonl")
         for path in sorted(self.folder.glob("journal*.jsonl")):
             with failing(path, "read"):
-                *lines, rest = path.read_bytes().split(b"\n")
-            self.halves += [path] if rest else []
-            self.size = sum(len(line) + 1 for line in lines) if path == self.path else self.size
+                *lines, half = path.read_bytes().split(b"\n")
+            if half:
+                print(f"The last line of {str(path)!r} was written by half and is left out.")
+            if path == self.path:
+                self.size = sum(len(line) + 1 for line in lines)
             for number, line in enumerate(lines, 1):
                 try:
-                    row = json.loads(line)
-                    key, value = tuple(row["key"]), row["value"]
-                    if row["crc"] != checksum(row["key"], value):
-                        raise ValueError("it has changed since it was written")
+                    key, value = self.parse(line)
                 except (ValueError, TypeError, KeyError, RecursionError) as error:
-                    raise damaged(f"{path}, line {number}", f"not a record ({error!r})") from error
-                self[key] = (
-                    value | {"weights": self.read(key, value)} if has_weights(value) else value
-                )
+                    raise damaged(f"{path}, line {number}", f"no record ({error!r})") from error
+                self[key] = value | {"weights": self.read(key, value)} if trained(value) else value
+
+    def parse(self, line):
+        row = json.loads(line)
+        if row["crc"] != checksum(row["key"], row["value"]):
+            raise ValueError("it has changed since it was written")
+        return tuple(row["key"]), row["value"]
 
     def update(self, rows):
-        """Note results (dict, or pairs) by key. If it raises RunError, none of them is in the
-        journal."""
+        """Note results (dict, or pairs); if it raises RunError, none of them is in the journal."""
         rows, lines = dict(rows), b""
         for key, value in rows.items():
-            kept = (
-                value | {"weights": self.write(key, value["weights"])}
-                if has_weights(value)
-                else value
-            )
-            row = {"key": key, "value": kept, "crc": checksum(key, kept)}
-            lines += (
-                json.dumps(row).encode("ascii") + b"\n"
-            )  # ASCII: a self-edit may hold what terminals obey
+            if trained(value):
+                value = value | {"weights": self.write(key, value["weights"])}
+            row = {"key": key, "value": value, "crc": checksum(key, value)}
+            lines += json.dumps(row).encode("ascii") + b"\n"  # a self-edit may hold terminal codes
         with failing(self.path), open(self.path, "ab", buffering=0) as file:
             file.truncate(self.size)
             try:
@@ -135,16 +126,10 @@ class Journal(dict):
         self.size += len(lines)
         super().update(rows)
 
-    def adapter(self, key):
-        """The folder of a key's adapter, such as `policy_1`."""
-        return self.folder / "_".join(map(str, key))
-
     def write(self, key, weights):
-        """Save LoRA tensors as a stock PEFT adapter; returns the file's SHA-256."""
-        data, folder = (
-            save({name: tensor.contiguous() for name, tensor in weights.items()}),
-            self.adapter(key),
-        )
+        """Save LoRA tensors as a stock PEFT adapter, such as `policy_1/`; returns its SHA-256."""
+        folder = self.folder / "_".join(map(str, key))
+        data = save({name: tensor.contiguous() for name, tensor in weights.items()})
         with failing(folder):
             folder.mkdir(exist_ok=True)
         write_json(folder / "adapter_config.json", self.config.to_dict() | {"inference_mode": True})
@@ -153,7 +138,7 @@ class Journal(dict):
 
     def read(self, key, value):
         """The LoRA tensors that `write` saved."""
-        path = self.adapter(key) / ADAPTER
+        path = self.folder / "_".join(map(str, key)) / ADAPTER
         try:
             data = path.read_bytes()
             if hashlib.sha256(data).hexdigest() != value["weights"]:
@@ -163,7 +148,7 @@ class Journal(dict):
             raise damaged(path, error) from error
 
 
-def has_weights(value):
+def trained(value):
     return isinstance(value, dict) and "weights" in value
 
 
@@ -171,118 +156,77 @@ def checksum(key, value):
     return zlib.crc32(json.dumps([key, value]).encode("ascii"))
 
 
+OTHERWISE = "or choose a new folder."
+
+
 @contextmanager
 def open_run(folder, settings, machine, config=None):
-    """The Journal in `folder`, new or as it was left, held by this run alone; without a folder, a
-    dict.
+    """The Journal in `folder`, new or as it was left, held by this run alone; None: a dict.
 
-    settings: dict of all that shapes the results; what is there has to be the same. machine: dict
-    of what shapes their last digits, such as versions; a difference is printed. config: see
-    `Journal`.
-    Raises RunError, changing nothing, for other settings, another process at work, foreign files or
-    damaged ones.
+    settings: flat dict of all that shapes the results; what is there has to be the same. machine:
+    dict of what shapes their last digits, such as versions; a difference is printed.
+    Raises RunError, changing nothing, for other settings, another process at work, foreign or
+    damaged files.
     """
     if folder is None:
         yield {}
         return
-    folder, record, state = Path(folder), Path(folder) / "run.json", PartialState()
-    settings = json.loads(json.dumps(settings))
-    with failing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        if (folder / "trials.jsonl").exists():
-            raise RunError(
-                f"{str(folder)!r} holds a run of sealkit 0.1, whose files are others: go on with it in that "
-                "version, or choose a new folder."
-            )
-        if not record.exists() and any(
-            path.name not in (".lock", "run.json.tmp") for path in folder.iterdir()
-        ):
-            raise RunError(
-                f"{str(folder)!r} holds other files and no run: choose a new folder, or move those away."
-            )
-    with hold(folder) if state.is_main_process else suppress():
-        if not record.exists() and state.is_main_process:
-            write_json(record, settings | {"machine": machine})
+    folder, state = Path(folder), PartialState()
+    with hold(folder) if state.is_main_process else nullcontext():
+        record = folder / "run.json"
+        if state.is_main_process and not record.exists():
+            write_json(record, {"settings": settings, "machine": machine})
         state.wait_for_everyone()
-        found = read_object(record)
-        then = found.pop("machine", {})
-        if changed := differences(found, settings):
-            raise RunError(
-                f"{str(folder)!r} holds a run with other settings ({changed}): give the same again to go on "
-                "with it, or choose a new folder."
-            )
+        try:
+            found = json.loads(record.read_text("ascii"))
+            other = differences(found["settings"], json.loads(json.dumps(settings)))
+            elsewhere = differences(found["machine"], machine)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise damaged(record, repr(error)) from error
+        if other:
+            where = f"{str(folder)!r} holds a run with other settings ({other})"
+            raise RunError(f"{where}: give the same again to go on with it, {OTHERWISE}")
         journal = Journal(folder, config, state.process_index)
         state.wait_for_everyone()
         if journal and state.is_main_process:
             trials = sum(key[0] == "trial" for key in journal)
             print(f"Going on with the run in {str(folder)!r}: {trials} trials are there.")
-        for path in journal.halves:
-            print(f"The last line of {str(path)!r} was written by half and is left out.")
-        if changed := differences(then, machine):
-            print(f"This run began elsewhere ({changed}): from here on last digits may differ.")
+            if elsewhere:
+                print(f"It began elsewhere ({elsewhere}): from here on last digits may differ.")
         yield journal
 
 
 @contextmanager
 def hold(folder):
-    """Hold `folder` for this process; the system lets it go when the process ends, however it
-    ends."""
-    with failing(folder), suppress(NotImplementedError):  # network drives without locks
-        lock = filelock.FileLock(folder / ".lock", timeout=0)
-        try:
+    """Hold a run's folder, new or old, for this process, until it ends, however it ends."""
+    with failing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        there = {path.name for path in folder.iterdir()} - {".lock", "run.json.tmp"}
+    where, lock = repr(str(folder)), filelock.FileLock(folder / ".lock", timeout=0)
+    if "trials.jsonl" in there:
+        raise RunError(f"{where} holds a run of sealkit 0.1: go on in that version, {OTHERWISE}")
+    if there and "run.json" not in there:
+        raise RunError(f"{where} holds other files and no run: move those away, {OTHERWISE}")
+    try:
+        with failing(folder), suppress(NotImplementedError):  # network drives without locks
             lock.acquire()
-        except filelock.Timeout:
-            raise RunError(
-                f"Another process is at work on the run in {str(folder)!r}: wait for it, stop it, or choose "
-                "a new folder."
-            ) from None
+    except filelock.Timeout:
+        said = (
+            f"Another process is at work on the run in {where}: wait for it, stop it, {OTHERWISE}"
+        )
+        raise RunError(said) from None
     try:
         yield
     finally:
         lock.release()
 
 
-def machine_of(model):
-    """What shapes the last digits of a run: versions of the libraries, device and compute dtype, as
-    a dict."""
-    device = f"CPU, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
-    if model.device.type == "cuda":
-        device = torch.cuda.get_device_name(model.device)
-    versions = {name: version(name) for name in LIBRARIES}
-    return versions | {"device": device, "dtype": str(model.dtype).removeprefix("torch.")}
-
-
-def fingerprint(tensors):
-    """16 hex digits of the starts of some tensors: those of two checkpoints differ."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        start = tensor.detach().flatten()[:512].cpu().contiguous().view(torch.uint8)
-        digest.update(start.numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def differences(there, here, prefix=""):
-    """What differs between two nested dicts, in words; empty if nothing does.
-
-    >>> differences({"seed": 0, "recipe": {"steps": 5}}, {"seed": 1, "recipe": {"steps": 5}})
-    'seed is 0 there and 1 here'
-    """
-    found = []
-    for name in {**there, **here}:
-        a, b = there.get(name, "missing"), here.get(name, "missing")
-        if isinstance(a, dict) and isinstance(b, dict):
-            found.append(differences(a, b, f"{prefix}{name}."))
-        elif a != b:
-            found.append(f"{prefix}{name} is {a} there and {b} here")
-    return "; ".join(filter(None, found))
-
-
-def read_object(path):
-    """The JSON object in a file. Raises RunError if it holds none."""
-    try:
-        return dict(json.loads(Path(path).read_text(encoding="ascii")))
-    except (OSError, ValueError, TypeError) as error:
-        raise damaged(path, error) from error
+def differences(there, here):
+    """What differs between two flat dicts, in words; empty if nothing does."""
+    pairs = {name: (there.get(name, "missing"), here.get(name, "missing")) for name in there | here}
+    return "; ".join(
+        f"{name} is {a} there and {b} here" for name, (a, b) in pairs.items() if a != b
+    )
 
 
 def write_json(path, value):
@@ -291,8 +235,7 @@ def write_json(path, value):
 
 
 def write_whole(path, data):
-    """Write bytes to a file, which is then the old one or the new one, never half. Raises
-    RunError."""
+    """Write bytes to a file, which is then the old one or the new one, never half: or RunError."""
     path, temporary = Path(path), Path(f"{path}.tmp")
     with failing(path):
         try:
@@ -304,7 +247,7 @@ def write_whole(path, data):
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        if os.name == "posix":  # have the system put the folder's list of files on the disk too
+        if os.name == "posix":  # the folder's list of files too
             handle = os.open(path.parent, os.O_RDONLY)
             os.fsync(handle)
             os.close(handle)
@@ -313,7 +256,7 @@ def write_whole(path, data):
 def damaged(where, why):
     """The RunError for a file that is not as the run left it."""
     return RunError(
-        f"{where}: {why}. Put back a copy of it, or choose a new folder; nothing was changed."
+        f"{where}: {why}. Put back a copy, or choose a new folder; nothing was changed."
     )
 
 
@@ -322,8 +265,10 @@ def failing(path, act="written"):
     """Within this context, errors of the system become a RunError about `path`."""
     try:
         yield
+    except filelock.Timeout:
+        raise
     except OSError as error:
         raise RunError(
-            f"{str(path)!r} could not be {act} ({error.strerror or error}). All that was finished before is kept: mend "
-            "that (free some space, allow writing) and give the same command again."
+            f"{str(path)!r} could not be {act} ({error.strerror or error}). All that was finished "
+            "before is kept: mend that (free some space, allow writing) and give the command again."
         ) from error

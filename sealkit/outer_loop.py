@@ -1,35 +1,46 @@
-"""The outer loop, ReSTEM (arXiv:2506.10943, section 3.1; arXiv:2312.06585): sample, try out, keep,
-learn from it.
+"""The outer loop, ReSTEM: max_θ E[r(SE, τ, θ')] by sampling, trying out, keeping, learning from it.
 
-max_θ E[r(SE, τ, θ')] over SE ~ LM_θ( · | C), with the reward of a self-edit taken as fixed while θ
-is trained on it.
+arXiv:2506.10943, section 3.1; arXiv:2312.06585.
 """
 
 import hashlib
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from itertools import count, islice, product
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from .inner_loop import Trial, answer, checkpointed, descend, first_scale, row_losses, run_trials
-from .memo import fingerprint, machine_of, open_run, remembered
+from .memo import open_run, remembered
 from .policy import encode, seed_of
 from .report import story
+
+LIBRARIES = "torch", "transformers", "peft", "bitsandbytes"
 
 
 @dataclass(frozen=True)
 class Iteration:
-    """One E-step and M-step; printed, it is the log of both. All rewards are in [0, 1]."""
+    """One E-step and M-step of `seal`; printed, it is the log of both. Rewards are in [0, 1].
 
-    number: int  # from 1
-    names: tuple[str, ...]  # of the items
-    before: tuple[float, ...]  # reward without adaptation, for each item
-    alone: tuple[float, ...]  # after training on the item alone: what a self-edit has to beat
-    trials: tuple[tuple[Trial, ...], ...]  # k for each item
-    kept: tuple[tuple[int, int], ...]  # (item, candidate) that the policy was finetuned on
-    losses: tuple[float, ...]  # of the M-step, one for each gradient step, in nats per token
-    policy: dict  # the policy's LoRA tensors afterwards, as PEFT names them
+    names: of the items. before: reward of each without adaptation. alone: after training on the
+    item alone, what a self-edit has to beat. trials: k for each item. kept: the (item, candidate)
+    that the policy was finetuned on. losses: of the M-step's gradient steps, in nats per token.
+    policy: its LoRA tensors afterwards.
+
+    >>> trial = Trial("It burns.", reward=0.5, answers=["yes"], losses=[2.0, 1.0], tokens=4)
+    >>> Iteration(1, ("Lamp",), (0.0,), (0.0,), ((trial,),), ((0, 0),), (2.0, 1.0), {}).mean_reward
+    0.5
+    """
+
+    number: int
+    names: tuple[str, ...]
+    before: tuple[float, ...]
+    alone: tuple[float, ...]
+    trials: tuple[tuple[Trial, ...], ...]
+    kept: tuple[tuple[int, int], ...]
+    losses: tuple[float, ...]
+    policy: dict
 
     @property
     def mean_reward(self):
@@ -43,7 +54,11 @@ class Iteration:
 
 @dataclass(frozen=True)
 class History:
-    """A run: the policy's model as it ended, its LoRA tensors at the start, and its iterations."""
+    """A run: the policy's model as it ended, its LoRA tensors at the start, and its iterations.
+
+    >>> History(None, {}, ()).iterations
+    ()
+    """
 
     policy: torch.nn.Module
     start: dict
@@ -51,44 +66,45 @@ class History:
 
 
 def seal(policy, task, items, k=5, seed=0, memo=None):
-    """Yield an Iteration after each policy update, for as long as someone asks: `itertools.islice`
-    says how many.
+    """Yield an Iteration after each policy update, for as long as someone asks.
 
     policy: a `Policy`, which the loop changes. task: a module such as `sealkit.tasks.knowledge`,
-    whose items these are. memo: results by key that are there already, and where new ones go; a
-    `Journal` makes the run outlive its process.
+    whose items these are. memo: results by key that are there already, and where new ones go.
+
+    >>> import sealkit
+    >>> from sealkit.tasks import knowledge
+    >>> model, tokenizer = sealkit.load_quantized("bundled")
+    >>> recipe = sealkit.recipe_for(tokenizer)
+    >>> policy = sealkit.Policy(sealkit.attach_policy(model, recipe), tokenizer, recipe)
+    >>> next(seal(policy, knowledge, sealkit.load_passages("bundled", limit=1), k=1)).number
+    1
     """
     memo, recipe = {} if memo is None else memo, policy.recipe
-    (first,) = remembered(memo, [("policy", 0)], lambda keys: [{"weights": policy.weights()}], 1)
-    policy.load(first["weights"])
+    (start,) = remembered(memo, [("policy", 0)], lambda keys: [{"weights": policy.weights()}], 1)
+    policy.load(start["weights"])
+    names = tuple(str(task.name(item)[0]) for item in items)
     for t in count(1):
+        # E-step: sample self-edits, r(SE, τ, θ') of each, keep those that earned it
         before, alone, trials = e_step(policy, task, items, t, k, seed, memo)
-        kept = [
-            (i, j)
-            for i, own in enumerate(trials)
-            for j in recipe.keep([trial.reward for trial in own], alone[i])
-        ]
+        rewards = [[trial.reward for trial in own] for own in trials]
+        kept = [(i, j) for i in range(len(items)) for j in recipe.keep(rewards[i], alone[i])]
+        examples = [(task.prompt(items[i], recipe), trials[i][j].self_edit) for i, j in kept]
 
-        def update(keys):
-            if (
-                kept
-            ):  # anew from the first policy, as ReST-EM does: going on from the last one overfits
-                policy.load(first["weights"])
-            examples = [(task.prompt(items[i], recipe), trials[i][j].self_edit) for i, j in kept]
+        # M-step: θ ← argmax_θ Σ log LM_θ(SE | C) over what was kept
+        def update(keys, t=t, examples=examples):
+            if examples:  # anew from the first policy, as ReST-EM: going on from the last overfits
+                policy.load(start["weights"])
             return [{"losses": m_step(policy, examples, (seed, t)), "weights": policy.weights()}]
 
         (done,) = remembered(memo, [("policy", t)], update, 1)
         policy.load(done["weights"])
-        names = tuple(str(task.name(item)[0]) for item in items)
-        yield Iteration(
-            t, names, before, alone, trials, tuple(kept), tuple(done["losses"]), done["weights"]
-        )
+        losses = tuple(done["losses"])
+        yield Iteration(t, names, before, alone, trials, tuple(kept), losses, done["weights"])
 
 
 def e_step(policy, task, items, t, k=5, seed=0, memo=None):
-    """Sample k self-edits an item, run the inner loop on each: (before, alone, trials), see
-    `Iteration`."""
-    memo, recipe, n = {} if memo is None else memo, policy.recipe, range(len(items))
+    """Sample k self-edits an item, try out each: (before, alone, trials) of the Iteration t."""
+    memo, width, n = {} if memo is None else memo, policy.recipe.texts_per_pass, range(len(items))
 
     def examine(keys):  # A ~ LM_θ( · | τ)
         some = [items[i] for *_, i in keys]
@@ -97,37 +113,24 @@ def e_step(policy, task, items, t, k=5, seed=0, memo=None):
     def write(keys):  # SE ~ LM_θ( · | C)
         return write_self_edits(policy, task, [(items[i], j) for *_, i, j in keys], (seed, t))
 
-    before = remembered(memo, [("before", t, i) for i in n], examine, recipe.texts_per_pass)
+    before = remembered(memo, [("before", t, i) for i in n], examine, width)
     cells = list(product(n, range(k)))
-    texts = remembered(
-        memo, [("self-edit", t, *cell) for cell in cells], write, recipe.texts_per_pass
-    )
+    texts = remembered(memo, [("self-edit", t, *cell) for cell in cells], write, width)
     edits = {(i, None): "" for i in n} | dict(zip(cells, texts))
-    tried = run_trials(
-        policy,
-        task,
-        [(items[i], edit) for (i, _), edit in edits.items()],
-        memo,
-        [("trial", t, *cell) for cell in edits],
-        f"inner loops, iteration {t}",
-    )  # r(SE, τ, SFT(θ, SE))
-    trial = dict(zip(edits, tried))
-    alone = tuple(trial[i, None].reward for i in n)
-    return tuple(before), alone, tuple(tuple(trial[i, j] for j in range(k)) for i in n)
+    pairs = [(items[i], edit) for (i, _), edit in edits.items()]
+    keys = [("trial", t, *cell) for cell in edits]
+    done = run_trials(policy, task, pairs, memo, keys, f"inner loops, iteration {t}")
+    trials = dict(zip(edits, done))  # r(SE, τ, SFT(θ, SE))
+    alone = tuple(trials[i, None].reward for i in n)
+    return tuple(before), alone, tuple(tuple(trials[i, j] for j in range(k)) for i in n)
 
 
 def write_self_edits(policy, task, wanted, seed, style=None):
-    """The self-edit of each (item, candidate), drawn from (seed, item, style, candidate) alone:
-    list[str]."""
-    seeds, recipe = [seed_of(seed, *task.name(item), style, j) for item, j in wanted], policy.recipe
-    return policy.write(
-        [task.prompt(item, recipe, style) for item, _ in wanted],
-        seeds,
-        recipe.max_new_tokens,
-        recipe.temperature,
-        recipe.top_p,
-        recipe.prompts.stops,
-    )
+    """The self-edit of each (item, candidate), drawn from (seed, item, style, candidate) alone."""
+    recipe, prompts = policy.recipe, [task.prompt(item, policy.recipe, style) for item, _ in wanted]
+    seeds = [seed_of(seed, *task.name(item), style, j) for item, j in wanted]
+    sampling = recipe.max_new_tokens, recipe.temperature, recipe.top_p, recipe.prompts.stops
+    return policy.write(prompts, seeds, *sampling)
 
 
 def answers_to(policy, task, items, in_context=False):
@@ -138,33 +141,29 @@ def answers_to(policy, task, items, in_context=False):
 
 
 def m_step(policy, examples, seed=0):
-    """Finetune the policy's LoRA on (prompt, kept self-edit) pairs, with the loss on the self-edit
-    alone.
+    """Finetune the policy's LoRA on (prompt, self-edit) pairs, the loss on the self-edit alone.
 
-    θ ← argmax_θ Σ log LM_θ(SE | C) over what was kept. Goes on from the policy's present LoRA.
-    Returns the loss of each gradient step, in nats per token. Raises FloatingPointError if it
-    diverges.
+    Goes on from the policy's present LoRA. Returns the loss of each gradient step, in nats per
+    token. Raises FloatingPointError if it diverges.
     """
     recipe, rows = policy.recipe, [supervised(policy, *example) for example in examples]
     order = torch.Generator().manual_seed(seed_of("m-step", seed))
-    lora = [parameter for name, parameter in policy.model.named_parameters() if "lora_" in name]
-    for parameter in lora:
-        parameter.requires_grad_()
+    lora = [tensor for name, tensor in policy.model.named_parameters() if "lora_" in name]
+    for tensor in lora:
+        tensor.requires_grad_()
     optimizer = torch.optim.AdamW(lora, lr=recipe.m_step_learning_rate, weight_decay=0.0)
     scale, losses = first_scale(policy, 1), []
     diverged = torch.zeros_like(scale, dtype=torch.bool)
     with checkpointed(policy):
         for _ in range(recipe.epochs if rows else 0):
             for batch in torch.randperm(len(rows), generator=order).split(recipe.batch_size):
-                parts = [
-                    share_of_loss(policy, [rows[i] for i in some], len(batch))
-                    for some in batch.split(recipe.rows_per_pass)
-                ]
+                some = [[rows[i] for i in part] for part in batch.split(recipe.rows_per_pass)]
+                parts = [share_of_loss(policy, part, len(batch)) for part in some]
                 losses.append(descend(optimizer, scale, parts, diverged).item())
                 if diverged.any():
                     raise FloatingPointError(
-                        "The M-step's loss or gradient is not finite: take a lower learning rate"
-                        + (", or a GPU with bfloat16." if scale < 1 else ".")
+                        "The M-step's loss or its gradient is not finite: take a lower learning "
+                        "rate, or in float16 a GPU with bfloat16."
                     )
     optimizer.zero_grad()
     return losses
@@ -176,65 +175,56 @@ def share_of_loss(policy, rows, batch):
         pad_sequence(column, batch_first=True, padding_value=value).to(policy.model.device)
         for column, value in zip(zip(*rows), (policy.tokenizer.pad_token_id, -100))
     )
-    return lambda: (
-        row_losses(policy.model, {"input_ids": ids}, labels).mean()[None] * (len(rows) / batch)
-    )
+    share = len(rows) / batch
+    return lambda: row_losses(policy.model, {"input_ids": ids}, labels).mean()[None] * share
 
 
 def supervised(policy, prompt, edit):
-    """(ids, labels) of prompt and self-edit for SFT, tensors of shape (length,): the prompt's
-    labels are -100."""
+    """(ids, labels) of prompt and self-edit for SFT, tensors (length,); the prompt's: -100."""
     ids = encode(policy.tokenizer, f"{prompt} {edit}")["input_ids"]
     before = encode(policy.tokenizer, prompt)["input_ids"]
-    seam = next(
-        (i for i, (a, b) in enumerate(zip(before, ids)) if a != b), len(before)
-    )  # a tokenizer may merge there
-    ids = torch.tensor(ids + [policy.tokenizer.eos_token_id])
+    same = [a == b for a, b in zip(before, ids)]  # a tokenizer may merge across the seam
+    ids = torch.tensor([*ids, policy.tokenizer.eos_token_id])
     labels = ids.clone()
-    labels[:seam] = -100
+    labels[: [*same, False].index(False)] = -100
     return ids, labels
 
 
 def run(policy, task, items, iterations=2, k=5, run_dir=None, seed=0):
-    """`seal` for so many iterations, kept in a folder if there is one; see `sealkit.run_seal`.
-    Returns a History."""
+    """`seal` for so many iterations, kept in a folder if there is one; see `run_seal`: History."""
     if iterations < 1 or k < 1:
         raise ValueError(f"iterations is {iterations} and k is {k}: both have to be at least 1.")
-    if not items:
-        raise ValueError("There is nothing to learn from: give at least one passage.")
     with memo_of(run_dir, policy, task, items, k, seed) as memo:
         done = tuple(islice(seal(policy, task, items, k, seed, memo), iterations))
         return History(policy.model, memo["policy", 0]["weights"], done)
 
 
 def memo_of(run_dir, policy, task, items, k, seed):
-    """A context with the memo of this run: what `run_dir` holds of it, see `open_run`; without a
-    folder, nothing."""
-    model = policy.model
-    config = model.peft_config[model.active_adapter]
-    return open_run(run_dir, identity(policy, task, items, k, seed), machine_of(model), config)
-
-
-def identity(policy, task, items, k, seed):
-    """What makes a run, as a dict: another run's results must never be taken for its own."""
-    base = (parameter for name, parameter in policy.model.named_parameters() if "lora_" not in name)
-    lora = (
-        tensor for name, tensor in policy.weights().items() if "lora_B" in name
-    )  # 0 in every new policy
-    keep = policy.recipe.keep  # any callable, such as a partial, which has no name
-    recipe = asdict(policy.recipe) | {"keep": getattr(keep, "__name__", type(keep).__name__)}
-    recipe["prompts"] = hashlib.sha256(repr(recipe["prompts"]).encode()).hexdigest()[:16]
-    return {
-        "task": task.__name__.split(".")[-1],
-        "seed": seed,
-        "k": k,
-        "items": digest(items),
-        "model": fingerprint(base),
-        "policy": fingerprint(lora),
-        "recipe": recipe,
-    }
+    """A context with the memo of a run, see `open_run`, and what must never be mixed up in it."""
+    model, recipe = policy.model, policy.recipe
+    keep = getattr(recipe.keep, "__name__", type(recipe.keep).__name__)  # a partial has none
+    machine = {name: version(name) for name in LIBRARIES} | {"dtype": str(model.dtype)}
+    machine["device"] = f"CPU, {torch.backends.cpu.get_cpu_capability()}"
+    machine["threads"] = torch.get_num_threads()
+    if model.device.type == "cuda":
+        machine |= {"device": torch.cuda.get_device_name(model.device), "threads": "any"}
+    base = (tensor for name, tensor in model.named_parameters() if "lora_" not in name)
+    lora = (tensor for name, tensor in policy.weights().items() if "lora_B" in name)  # 0 if new
+    settings = {"task": task.__name__, "seed": seed, "k": k, "items": digest(items)}
+    settings |= {"model": fingerprint(base), "policy": fingerprint(lora)} | asdict(recipe)
+    settings |= {"prompts": digest([recipe.prompts]), "keep": keep}
+    return open_run(run_dir, settings, machine, model.peft_config[model.active_adapter])
 
 
 def digest(items):
     """Number of items, and hex digits that change with any of their texts."""
     return f"{len(items)}, {hashlib.sha256(repr(list(items)).encode()).hexdigest()[:16]}"
+
+
+def fingerprint(tensors):
+    """16 hex digits of the starts of some tensors: those of two checkpoints differ."""
+    sha = hashlib.sha256()
+    for tensor in tensors:
+        start = tensor.detach().flatten()[:512].cpu().contiguous().view(torch.uint8)
+        sha.update(start.numpy().tobytes())
+    return sha.hexdigest()[:16]

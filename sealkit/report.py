@@ -1,13 +1,9 @@
 """What a run looks like: its log, and its figures, which are drawn on a matplotlib Axes (or a new
 one)."""
 
-import json
 from collections import defaultdict
-from pathlib import Path
 
 import matplotlib.pyplot as plt
-
-PRETRAINING = Path(__file__).parent / "bundled" / "model" / "pretraining.jsonl"
 
 BLUE, GRAY = "#2b6cb0", "#a0aec0"
 
@@ -82,55 +78,30 @@ def plot_rewards(history, ax=None):
     return ax
 
 
-def plot_pretraining(path=PRETRAINING, ax=None):
-    """How the bundled model learned, from its log: share of tokens guessed right by kind of
-    document, against tokens seen."""
-    ax = ax or plt.subplots(figsize=(7, 4), layout="constrained")[1]
-    rows = [json.loads(line) for line in open(path, encoding="utf-8")]
-    for kind in ("reading", "known question", "implications", "questions", "rewrite", "gist"):
-        points = [(row["tokens"] / 1e6, 100 * row[kind]["accuracy"]) for row in rows if kind in row]
-        ax.plot(*zip(*points), label=kind)
-    ax.set(xlabel="tokens seen, millions", ylabel="next token right, %", ylim=(0, 102))
-    ax.legend(fontsize="small", ncols=2)
-    return ax
-
-
 def story(iteration):
-    """The log of an Iteration: each item's rewards without a self-edit, each self-edit's loss and
-    reward, the update."""
+    """The log of an Iteration: rewards of each item, loss and reward of each self-edit, update."""
     count, k = len(iteration.trials), len(iteration.trials[0])
-    lines = [
-        f"--- SEAL iteration {iteration.number} (ReSTEM): {k} self-edits for each of {count} passages ---"
-    ]
+    title = f"--- SEAL iteration {iteration.number} (ReSTEM): {count} passages"
+    lines = [f"{title}, {k} self-edits each ---"]
     for i, (name, trials) in enumerate(zip(iteration.names, iteration.trials)):
-        before, alone = iteration.before[i], iteration.alone[i]
-        lines.append(
-            f"Passage {i + 1}/{count} {excerpt(name)}: closed book {before:.0%}, passage only {alone:.0%}"
-        )
+        before, alone = f"closed book {iteration.before[i]:.0%}", f"{iteration.alone[i]:.0%}"
+        lines.append(f"Passage {i + 1}/{count} {excerpt(name)}: {before}, passage only {alone}")
         for j, trial in enumerate(trials):
-            outcome = trial.reason or f"loss {trial.losses[0]:.2f} → {trial.losses[-1]:.2f}"
+            said = f"    QLoRA SFT on self-edit {j + 1} {excerpt(trial.self_edit)}: "
+            said += trial.reason or f"loss {trial.losses[0]:.2f} → {trial.losses[-1]:.2f}"
             kept = " (kept)" if (i, j) in iteration.kept else ""
-            lines.append(
-                f"    QLoRA SFT on self-edit {j + 1} {excerpt(trial.self_edit)}: {outcome}, "
-                f"reward {before:.0%} → {trial.reward:.0%}{kept}"
-            )
-    losses = iteration.losses
-    update = "No self-edit beat the passage alone: policy unchanged."
-    if iteration.kept:
-        update = (
-            f"Policy updated: SFT of its LoRA on {len(iteration.kept)} self-edits, "
-            f"loss {losses[0]:.2f} → {losses[-1]:.2f}."
-        )
+            lines.append(f"{said}, reward {trial.reward:.0%}{kept}")
     alone = sum(iteration.alone) / count
-    return "\n".join(
-        [*lines, f"Mean reward {iteration.mean_reward:.1%}, passage only {alone:.1%}. {update}", ""]
-    )
+    lines.append(f"Mean reward {iteration.mean_reward:.1%}, passage only {alone:.1%}.")
+    if iteration.kept:
+        kept, losses = len(iteration.kept), iteration.losses
+        lines[-1] += f" Policy updated: SFT of its LoRA on {kept} self-edits,"
+        lines[-1] += f" loss {losses[0]:.2f} → {losses[-1]:.2f}."
+    else:
+        lines[-1] += " No self-edit beat the passage alone: policy unchanged."
+    return "\n".join([*lines, ""])
 
 
 def excerpt(text, width=48):
-    """The start of a text, quoted, on one line, with control characters escaped: safe to print.
-
-    >>> excerpt("one\\ntwo")
-    "'one\\\\ntwo'"
-    """
+    """The start of a text, quoted, on one line, with control characters escaped: safe to print."""
     return repr(text if len(text) <= width else text[: width - 1] + "…")

@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
@@ -20,7 +21,6 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from ..inner_loop import collate
 from ..loading import BUNDLED_MODEL
-from ..report import plot_pretraining
 from ..tasks import knowledge
 from ..tasks.passages import Passage, Question
 from . import world
@@ -174,6 +174,19 @@ def train(model, tokenizer, steps, seed=0, log_every=100):
                     measures[kind] = {"accuracy": round(hits / count, 4), "loss": round(loss / count, 4)}
             seen.clear()
             yield step, measures
+
+
+def plot_pretraining(path=BUNDLED_MODEL / "pretraining.jsonl", ax=None):
+    """How the bundled model learned, from its log: share of tokens guessed right by kind of
+    document, against tokens seen."""
+    ax = ax or plt.subplots(figsize=(7, 4), layout="constrained")[1]
+    rows = [json.loads(line) for line in open(path, encoding="utf-8")]
+    for kind in ("reading", "known question", "implications", "questions", "rewrite", "gist"):
+        points = [(row["tokens"] / 1e6, 100 * row[kind]["accuracy"]) for row in rows if kind in row]
+        ax.plot(*zip(*points), label=kind)
+    ax.set(xlabel="tokens seen, millions", ylabel="next token right, %", ylim=(0, 102))
+    ax.legend(fontsize="small", ncols=2)
+    return ax
 
 
 def main(arguments=None):

@@ -17,17 +17,16 @@ TEXTS = {path.stem: path.read_text("utf-8") for path in Path(__file__).parent.gl
 class Prompts:
     """The texts around a passage and around an exam question.
 
-    Examples come first, then the passage, then the cue, after which the model goes on in the same
-    line.
+    cues: under the passage, for each style of self-edit (None: the default); the model goes on in
+    the same line. examples: before the passage. exam: before a question. stops: where a self-edit
+    ends, besides the end token.
     """
 
-    cues: dict[
-        str | None, str
-    ]  # under the passage, for each style of self-edit; None is the default
-    examples: dict[str | None, str]  # before the passage, for each style; "" for none
-    exam: str = ""  # before an exam question: what an answer looks like
+    cues: dict[str | None, str]
+    examples: dict[str | None, str]
+    exam: str = ""
     passage: str = "{title}\n{text}\n\n"
-    stops: tuple[str, ...] = ()  # where a self-edit ends, besides the end token
+    stops: tuple[str, ...] = ()
 
     @property
     def styles(self):
@@ -35,17 +34,15 @@ class Prompts:
         return tuple(style for style in self.cues if style)
 
 
-# The bundled model has read all of these in pretraining; None leaves the choice of style to the
-# policy.
-CUES = {None: "Notes:"} | {
-    style: f"{style.title()}:" for style in ("implications", "questions", "rewrite", "gist")
-}
+# The bundled model has read all of these; None leaves the choice of style to the policy.
+OWN = "implications", "questions", "rewrite", "gist"
+CUES = {None: "Notes:"} | {style: f"{style.title()}:" for style in OWN}
 BUNDLED = Recipe(Prompts(CUES, dict.fromkeys(CUES, "")))
 
 # A base model follows an example rather than an instruction, so each style has one, on a made-up
 # ferry that no model can know, and the line that would open the next example ends the self-edit.
-# Learning rates and epochs are the paper's, the rest is what a 16 GB GPU can hold. Its batches hold
-# one sequence, ours all of a self-edit.
+# Learning rates and epochs are the paper's (whose batches hold one sequence, ours all of a self-
+# edit), the rest is what a 16 GB GPU can hold.
 STYLES = {
     "implications": "Implications:",
     "long implications": "Detailed implications:",
@@ -83,23 +80,20 @@ def name(passage):
     return passage.title, passage.text
 
 
-def shown(passage, prompts):
-    return prompts.passage.format(title=passage.title, text=passage.text)
+def shown(passage, recipe):
+    return recipe.prompts.passage.format(title=passage.title, text=passage.text)
 
 
 def prompt(passage, recipe, style=None):
-    """What asks for a self-edit of `passage`, in one of the styles of the recipe's prompts or
-    (None) in its default.
+    """What asks for a self-edit, in a style of the recipe's prompts or (None) in its default.
 
-    In the bundled world the default leaves the style to the policy. Raises ValueError for an
-    unknown style.
+    In the bundled world the default leaves the style to the policy. Raises ValueError.
     """
-    prompts = recipe.prompts
-    if style not in prompts.cues:
-        raise ValueError(
-            f"No self-edit style {style!r}: use one of {', '.join(prompts.styles)}, or None."
-        )
-    return prompts.examples[style] + shown(passage, prompts) + prompts.cues[style]
+    examples, cues = recipe.prompts.examples, recipe.prompts.cues
+    if style not in cues:
+        known = ", ".join(recipe.prompts.styles)
+        raise ValueError(f"No self-edit style {style!r}: use one of {known}, or None.")
+    return examples[style] + shown(passage, recipe) + cues[style]
 
 
 def lesson(passage, edit, recipe):
@@ -108,37 +102,28 @@ def lesson(passage, edit, recipe):
 
 
 def questions(passage, recipe, in_context=False):
-    """The prompts of the exam, one for each question, with the passage in view or (the exam proper)
-    without."""
-    prompts = recipe.prompts
-    before = prompts.exam + (shown(passage, prompts) if in_context else "")
+    """The exam's prompts, list[str]; with the passage in view, it is none (closed book)."""
+    before = recipe.prompts.exam + (shown(passage, recipe) if in_context else "")
     return [f"{before}Question: {question.question} Answer:" for question in passage.questions]
 
 
 def reward(passage, answers):
-    """Share of the passage's questions that `answers` (list[str]) gets right, in [0, 1].
-
-    Raises ValueError if it has no questions.
-    """
+    """Share of the passage's questions that `answers` (list[str]) gets right, in [0, 1]."""
     if not passage.questions:
-        raise ValueError(
-            f"The passage {passage.title!r} has no questions: without an exam there is no reward; add some."
-        )
-    right = [
-        grade(said, question.answers)
-        for said, question in zip(answers, passage.questions, strict=True)
-    ]
+        raise ValueError(NO_EXAM.format(passage.title))
+    pairs = zip(answers, passage.questions, strict=True)
+    right = [grade(said, question.answers) for said, question in pairs]
     return sum(right) / len(right)
 
 
-_LABEL = re.compile(  # 1.  2)  (3)  [4]  a.  -  •  ##  "Implication 5:"
+NO_EXAM = "The passage {!r} has no questions: without an exam there is no reward; add some."
+LABEL = re.compile(  # 1.  2)  (3)  [4]  a.  -  •  ##  "Implication 5:"
     r"^\s*(?:[(\[]?\d{1,3}[.):\]]+(?:\s+|(?=[A-Z\"]))|\(?[a-z][.)]\s+|[-*•–·▪◦>]\s+|#+\s+"
     r"|(?i:implication|inference|fact|point|statement|step) \d{1,3}[.:]\s+)+"
 )
-_PREAMBLE = re.compile(  # what an assistant says before its list, or to itself, where it does not end in a colon
-    r"(?:sure|certainly|of course|okay)[,!.]|let's "
-    r"|(?:here|below)(?: is|'s| are) (?:an? |the |some |my )?(?:list|implications|rewrit|questions|sentences)",
-    re.I,
+PREAMBLE = re.compile(  # what an assistant says before its list, where it does not end in a colon
+    r"(?i)(?:sure|certainly|of course|okay)[,!.]|let's |(?:here|below)(?: is|'s| are) "
+    r"(?:an? |the |some |my )?(?:list|implications|rewrit|questions|sentences)"
 )
 
 
@@ -151,17 +136,13 @@ def training_sequences(edit, passage):
     longer self-edit the first CHARACTERS are read.
 
     >>> from sealkit import Passage
-    >>> training_sequences("Sure!\\n1. It burns.\\n2. Question: What?\\nAnswer: It.", Passage("Lamp", "A lamp.", ()))
-    ['Lamp\\nA lamp.', 'It burns.', 'Question: What? Answer: It.']
+    >>> edit = "Sure!\\n1. It burns.\\n2. Question: What?\\nAnswer: It."
+    >>> training_sequences(edit, Passage("", "A.", ()))
+    ['A.', 'It burns.', 'Question: What? Answer: It.']
     """
     text = re.sub(r"\*\*|__(?=\w)|(?<=\w)__", "", edit[:CHARACTERS].replace("\r", "\n"))
-    text = re.sub(
-        r"(?im)^((?:[^\w\n]|\d)*(?:question|q)\b.*)\n[\W\d]*(?=(?:answer|a)\s*:)", r"\1 ", text
-    )
-    lines = [_LABEL.sub("", line).strip() for line in text.split("\n")]
-    lines = [
-        line
-        for line in lines
-        if re.search(r"\w", line) and not line.endswith(":") and not _PREAMBLE.match(line)
-    ]
+    question = r"(?im)^((?:[^\w\n]|\d)*(?:question|q)\b.*)\n[\W\d]*(?=(?:answer|a)\s*:)"
+    lines = [LABEL.sub("", line).strip() for line in re.sub(question, r"\1 ", text).split("\n")]
+    lines = [line for line in lines if re.search(r"\w", line) and not line.endswith(":")]
+    lines = [line for line in lines if not PREAMBLE.match(line)]
     return [f"{passage.title}\n{passage.text}".strip(), *dict.fromkeys(lines)]
