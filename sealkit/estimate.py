@@ -11,7 +11,7 @@ import torch
 
 from .api import check, recipe_of
 from .inner_loop import run_trials
-from .outer_loop import m_step, write_self_edits
+from .outer_loop import check_counts, m_step, write_self_edits
 from .policy import policy_on
 from .tasks import knowledge
 
@@ -48,6 +48,7 @@ def estimate_run(model, tokenizer, passages, iterations=2, k=5, exams=0):
     True
     """
     check(passages)
+    check_counts(iterations, k)
     with policy_on(model, tokenizer, recipe_of(model, tokenizer)) as policy:
         recipe, trials, seconds = policy.recipe, len(passages) * (k + 1), []
 

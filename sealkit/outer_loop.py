@@ -192,11 +192,16 @@ def supervised(policy, prompt, edit):
 
 def run(policy, task, items, iterations=2, k=5, run_dir=None, seed=0):
     """`seal` for so many iterations, kept in a folder if there is one; see `run_seal`: History."""
-    if iterations < 1 or k < 1:
-        raise ValueError(f"iterations is {iterations} and k is {k}: both have to be at least 1.")
+    check_counts(iterations, k)
     with memo_of(run_dir, policy, task, items, k, seed) as memo:
         done = tuple(islice(seal(policy, task, items, k, seed, memo), iterations))
         return History(policy.model, memo["policy", 0]["weights"], done)
+
+
+def check_counts(iterations, k):
+    """Raise ValueError for numbers that make no run."""
+    if iterations < 1 or k < 1:
+        raise ValueError(f"iterations is {iterations} and k is {k}: both have to be at least 1.")
 
 
 def memo_of(run_dir, policy, task, items, k, seed):
