@@ -1,10 +1,22 @@
 """Intervals that mean what they say; arms that differ where they should."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import sealkit
-from sealkit.evaluation import bootstrap_interval
+from sealkit.evaluation import bootstrap_interval, compare_arms
+from sealkit.tasks import knowledge
+
+
+@pytest.fixture
+def quick(policy):
+    """The policy with a recipe of 3 steps, for the public functions too."""
+    recipe = replace(policy.recipe, steps=3)
+    policy.model.recipe = recipe
+    yield replace(policy, recipe=recipe)
+    policy.model.recipe = policy.recipe
 
 
 def test_interval_covers_the_true_mean_about_95_times_in_100():
@@ -21,20 +33,45 @@ def test_difference_is_paired():
     assert low == pytest.approx(mean) and mean == pytest.approx(0.1) and high == pytest.approx(0.1)
     _, low, high = comparison.accuracy("a")
     assert high - low > 0.05
-    assert "50 passages" in str(comparison)
+    assert "50 items" in str(comparison) and len(str(comparison).splitlines()) == 3
 
 
-def test_compare_has_every_arm_and_leaves_the_policy(model_and_tokenizer, validation):
-    from sealkit.outer_loop import policy_tensors
-
-    model, tokenizer = model_and_tokenizer
-    policy = sealkit.attach_policy(model)
-    before = policy_tensors(policy)
-    other = {name: tensor + 0.01 for name, tensor in before.items()}
-    table = sealkit.compare(policy, tokenizer, validation[:4], {"start": before, "other": other}, sealkit.Settings(steps=3), styles=("gist",))
-    assert list(table.scores) == ["no adaptation", "passage in context", "passage only", "prompt for gist, no RL", "start", "other", "oracle"]
-    assert all(len(scores) == 4 and all(0 <= s <= 1 for s in scores) for scores in table.scores.values())
-    after = policy_tensors(policy)
+def test_compare_has_every_arm_and_leaves_the_policy(quick, validation):
+    before = quick.weights()
+    policies = {"start": before, "other": {name: x + 0.01 for name, x in before.items()}}
+    given = quick.model, quick.tokenizer, validation[:4]
+    memo = {}
+    table = sealkit.compare(*given, policies, styles=("gist",), memo=memo)
+    arms = "no adaptation", "passage in context", "passage only", "prompt for gist, no RL"
+    assert list(table.scores) == [*arms, "start", "other", "oracle"]
+    for scores in table.scores.values():
+        assert len(scores) == 4 and all(0 <= score <= 1 for score in scores)
+    after = quick.weights()
     assert all((after[name] == before[name]).all() for name in before)
+    assert all(key[0] in ("arm", "text") for key in memo)
     with pytest.raises(ValueError, match="No self-edit style 'poem'"):
-        sealkit.compare(policy, tokenizer, validation[:1], styles=("poem",))
+        sealkit.compare(*given, styles=("poem",))
+    with pytest.raises(ValueError, match="has no questions"):
+        sealkit.compare(*given[:2], [sealkit.Passage("T", "x", ())])
+
+
+def test_an_arm_that_is_known_is_not_run_again(quick, validation, monkeypatch):
+    """By what it depends on: another seed's, other passages' or another policy's is another's."""
+    memo, own = {}, {"start": quick.weights()}
+    table = compare_arms(quick, knowledge, validation[:2], own, memo=memo)
+    monkeypatch.setattr(sealkit.Policy, "write", lambda *args, **options: pytest.fail("written"))
+    assert compare_arms(quick, knowledge, validation[:2], own, memo=memo) == table
+    other = {"start": {name: tensor + 0.01 for name, tensor in own["start"].items()}}
+    for arguments in (
+        (validation[1:3], own),
+        (validation[:2], other),
+        (validation[:2], own, (), 1),
+    ):
+        with pytest.raises(pytest.fail.Exception, match="written"):
+            compare_arms(quick, knowledge, *arguments, memo=memo)
+
+
+def test_passages_without_an_oracle_have_no_arm_for_it(quick, validation):
+    passages = [replace(validation[0], oracle="")]
+    table = sealkit.compare(quick.model, quick.tokenizer, passages)
+    assert list(table.scores)[-1] == "self-edits before RL"

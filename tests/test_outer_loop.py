@@ -1,142 +1,170 @@
-"""A whole small run: only the LoRA changes, it repeats bit for bit, and its record can be checked."""
+"""A whole small run: only the LoRA changes, it repeats bit for bit, its record can be checked."""
 
-import json
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 
 import pytest
 import torch
-from peft import PeftModel, set_peft_model_state_dict
+from peft import PeftModel
 
 import sealkit
-from sealkit.exam import accuracy
-from sealkit.inner_loop import attach_policy, run_trials
-from sealkit.outer_loop import best, best_if_better, every_better, m_step, policy_tensors, supervised_ids
+from sealkit.inner_loop import run_trials
+from sealkit.outer_loop import m_step, seal, supervised
+from sealkit.policy import best
+from sealkit.report import excerpt
+from sealkit.tasks import knowledge
+from sealkit.tasks.knowledge import BUNDLED
 
-QUICK = sealkit.Settings(steps=6)
+QUICK = replace(BUNDLED, steps=6)
+
+
+def new_policy(recipe=QUICK, seed=5):
+    """(PeftModel, tokenizer)."""
+    model, tokenizer = sealkit.load_quantized()
+    return sealkit.attach_policy(model, recipe, seed), tokenizer
 
 
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory, base_bytes):
     """Two iterations over three training passages with two self-edits each."""
-    model, tokenizer = sealkit.load_quantized()
-    before, folder, lines = base_bytes(model), tmp_path_factory.mktemp("run") / "a", []
+    model, tokenizer = new_policy()
+    before, folder = base_bytes(model), tmp_path_factory.mktemp("run") / "a"
     passages = sealkit.load_passages("bundled", limit=3)
-    history = sealkit.run_seal(model, tokenizer, passages, 2, 2, folder, 5, QUICK, log=lines.append)
-    return {"before": before, "folder": folder, "lines": lines, "passages": passages, "history": history, "tokenizer": tokenizer}
+    history = sealkit.run_seal(model, tokenizer, passages, 2, 2, folder, 5)
+    assert base_bytes(history.policy) == before
+    return folder, passages, history
 
 
-def test_only_lora_tensors_change(small_run, base_bytes):
-    history = small_run["history"]
-    assert base_bytes(history.policy) == small_run["before"]
+def test_only_lora_tensors_change(small_run):
+    """Within `small_run`: not the base, to the byte; of the LoRA everything."""
+    *_, history = small_run
     assert all("lora_" in name for name in history.start)
-    if history.iterations[-1].kept:
-        last, first = history.iterations[-1].policy, history.start
-        assert all(not torch.equal(last[name], first[name]) for name in first)
+    assert history.iterations[-1].kept, "nothing was learned, so this run shows nothing"
+    for name, tensor in history.iterations[-1].policy.items():
+        assert not torch.equal(tensor, history.start[name])
+        module, matrix = name.removesuffix(".weight").rsplit(".", 1)
+        own = history.policy.get_submodule(f"{module}.{matrix}.default").weight
+        assert torch.equal(tensor, own), "the model is left with the last policy"
 
 
 def test_a_run_repeats_bit_for_bit(small_run):
-    again = sealkit.run_seal(*sealkit.load_quantized(), small_run["passages"], 2, 2, seed=5, settings=QUICK)
-    for a, b in zip(small_run["history"].iterations, again.iterations, strict=True):
-        assert a.trials == b.trials and a.kept == b.kept and a.losses == b.losses
+    """On a plain model, which is given the same policy; the loop asked as a generator."""
+    _, passages, history = small_run
+    model, tokenizer = new_policy()
+    iterations = seal(sealkit.Policy(model, tokenizer, QUICK), knowledge, passages, 2, 5)
+    for a, b in zip(history.iterations, islice(iterations, 2), strict=True):
+        assert a == replace(b, policy=a.policy)
         assert all(torch.equal(a.policy[name], b.policy[name]) for name in a.policy)
 
 
 def test_saved_rewards_equal_a_recomputation(small_run):
-    """From the saved self-edits and policies alone: the first iteration's trials give the rewards on record."""
-    rows = [json.loads(line) for line in open(small_run["folder"] / "trials.jsonl", encoding="utf-8")]
-    assert len(rows) == 2 * 3 * (1 + 2)
-    first = [row for row in rows if row["iteration"] == 1]
-    model, tokenizer = sealkit.load_quantized()
-    pairs = [(small_run["passages"][row["passage"]], row["self_edit"]) for row in first]
-    trials = run_trials(attach_policy(model, QUICK, 5), tokenizer, pairs, QUICK)
-    assert [trial.reward for trial in trials] == [row["reward"] for row in first]
-    second = [row for row in rows if row["iteration"] == 2]
-    policy = PeftModel.from_pretrained(sealkit.load_quantized()[0], small_run["folder"] / "policy_1").eval()
-    pairs = [(small_run["passages"][row["passage"]], row["self_edit"]) for row in second]
-    trials = run_trials(policy, tokenizer, pairs, QUICK)
-    assert [trial.reward for trial in trials] == [row["reward"] for row in second]
-    for row in rows:
-        assert accuracy(row["answers"], small_run["passages"][row["passage"]]) == row["reward"]
+    """From self-edits and policies on record alone, the latter through stock PEFT."""
+    folder, passages, history = small_run
+    journal = sealkit.Journal(folder)
+    for t in (1, 2):
+        keys = [key for key in journal if key[:2] == ("trial", t)]
+        assert len(keys) == 3 * (1 + 2)
+        record = [journal[key] for key in keys]
+        pairs = [(passages[key[2]], row["self_edit"]) for key, row in zip(keys, record)]
+        model, tokenizer = sealkit.load_quantized()
+        model = PeftModel.from_pretrained(model, folder / f"policy_{t - 1}").eval()
+        trials = run_trials(sealkit.Policy(model, tokenizer, QUICK), knowledge, pairs)
+        assert [trial.reward for trial in trials] == [row["reward"] for row in record]
+        iteration = history.iterations[t - 1]
+        for (*_, i, j), row in zip(keys, record):
+            assert knowledge.reward(passages[i], row["answers"]) == row["reward"]
+            told = iteration.alone[i] if j is None else iteration.trials[i][j].reward
+            assert told == row["reward"]
 
 
 def test_kept_is_what_the_rule_says(small_run):
-    for iteration in small_run["history"].iterations:
-        for i, (group, passage_only) in enumerate(zip(iteration.trials, iteration.passage_only)):
+    for iteration in small_run[2].iterations:
+        for i, (group, alone) in enumerate(zip(iteration.trials, iteration.alone)):
             rewards = [trial.reward for trial in group]
             kept = [j for p, j in iteration.kept if p == i]
-            assert kept == ([rewards.index(max(rewards))] if max(rewards) > passage_only else [])
+            assert kept == ([rewards.index(max(rewards))] if max(rewards) > alone else [])
 
 
 def test_the_story_is_told(small_run):
-    text = "\n".join(small_run["lines"])
-    assert "SEAL iteration 1 of 2" in text and text.count("QLoRA SFT on self-edit") == 12
-    assert text.count("Policy updated") + text.count("policy unchanged") == 2
+    _, passages, history = small_run
+    for number, iteration in enumerate(history.iterations, 1):
+        lines = str(iteration).splitlines()
+        assert f"SEAL iteration {number} (ReSTEM)" in lines[0]
+        assert sum("QLoRA SFT on self-edit" in line for line in lines) == 6
+        assert sum("(kept)" in line for line in lines) == len(iteration.kept)
+        assert ("Policy updated" in lines[-1]) == bool(iteration.kept)
+        assert ("policy unchanged" in lines[-1]) == (not iteration.kept)
+        assert all(any(excerpt(p.title) in line for line in lines) for p in passages)
 
 
-def test_bad_arguments(model_and_tokenizer, validation):
-    model, tokenizer = model_and_tokenizer
-    for kwargs, message in (({"k": 0}, "k is 0"), ({"iterations": 0}, "iterations is 0")):
+def test_bad_arguments(loaded, validation):
+    for arguments, message in (({"k": 0}, "k is 0"), ({"iterations": 0}, "iterations is 0")):
         with pytest.raises(ValueError, match=message):
-            sealkit.run_seal(model, tokenizer, validation[:1], **kwargs)
+            sealkit.run_seal(*loaded, validation[:1], **arguments)
     with pytest.raises(ValueError, match="no passages"):
-        sealkit.run_seal(model, tokenizer, [])
+        sealkit.run_seal(*loaded, [])
     with pytest.raises(ValueError, match="has no questions"):
-        sealkit.run_seal(model, tokenizer, [sealkit.Passage("T", "x", ())])
+        sealkit.run_seal(*loaded, [sealkit.Passage("T", "x", ())])
+    assert not any("lora_" in name for name, _ in loaded[0].named_parameters())
 
 
-def test_a_selection_rule_may_be_any_function(tmp_path):
-    rule = partial(sorted_best, 1)
-    passages = sealkit.load_passages("bundled", limit=1)
-    history = sealkit.run_seal(*sealkit.load_quantized(), passages, 1, 2, tmp_path / "run", settings=sealkit.Settings(steps=1), keep=rule)
-    assert len(history.iterations[0].kept) == 1 and json.loads((tmp_path / "run" / "run.json").read_text())["keep"] == "partial"
-
-
-def sorted_best(count, rewards, passage_only):
+def sorted_best(count, rewards, alone):
     """The best few."""
     return sorted(range(len(rewards)), key=lambda j: -rewards[j])[:count]
 
 
-def test_selection_rules():
-    assert best_if_better([0.1, 0.5, 0.5], 0.3) == [1] and best_if_better([0.1, 0.3], 0.3) == []
-    assert best([0.1, 0.3], 0.9) == [1]
-    assert every_better([0.5, 0.1, 0.4], 0.3) == [0, 2]
+def test_a_selection_rule_may_be_any_function(tmp_path):
+    recipe = replace(BUNDLED, steps=1, epochs=1, keep=partial(sorted_best, 1))
+    passages, folder = sealkit.load_passages("bundled", limit=1), tmp_path / "run"
+    history = sealkit.run_seal(*new_policy(recipe), passages, 1, 2, folder)
+    assert len(history.iterations[0].kept) == 1 and '"partial"' in (folder / "run.json").read_text()
+    with pytest.raises(sealkit.RunError, match="keep is partial there and best here"):
+        recipe = replace(recipe, keep=best)
+        sealkit.run_seal(*new_policy(recipe), passages, 1, 2, folder)
 
 
-def test_selection_on_the_papers_rewards(paper):
-    """Round 1 of the paper: its code keeps 50 self-edits; in 10 of 50 passages the best did not beat the unadapted model."""
-    rows = paper("restem_round1.jsonl")
-    kept = {rule: 0 for rule in (best, best_if_better)}
-    for row in rows:
-        rewards = [completion["adapter_mean"] for completion in row["completions"]]
-        for rule in kept:
-            chosen = rule(rewards, row["completions"][0]["baseline_mean"])
-            kept[rule] += len(chosen)
-            assert all(rewards[j] == max(rewards) for j in chosen)
-    assert kept == {best: 50, best_if_better: 40}
+# --- the M-step
 
 
-def test_m_step_loss_counts_the_self_edit_alone(model_and_tokenizer, validation):
-    _, tokenizer = model_and_tokenizer
-    ids, labels = supervised_ids(tokenizer, validation[0], validation[0].oracle)
+def prompted(passages):
+    """(prompt, oracle) of some passages."""
+    return [(knowledge.prompt(passage, BUNDLED), passage.oracle) for passage in passages]
+
+
+def test_m_step_loss_counts_the_self_edit_alone(policy, validation):
+    tokenizer, (example,) = policy.tokenizer, prompted(validation[:1])
+    ids, labels = supervised(policy, *example)
     learned = ids[labels != -100]
-    assert tokenizer.decode(learned[:-1]).strip() == validation[0].oracle and learned[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(learned[:-1]).strip() == validation[0].oracle
+    assert learned[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(ids[labels == -100], skip_special_tokens=True).strip() == example[0]
 
 
-def test_m_step_makes_what_was_kept_likelier(model_and_tokenizer, validation):
-    model, tokenizer = model_and_tokenizer
-    policy = attach_policy(model)
-    losses = m_step(policy, tokenizer, [(p, p.oracle) for p in validation[:4]], sealkit.Reinforcement(epochs=6))
+def test_m_step_makes_what_was_kept_likelier(policy, validation):
+    six = replace(policy, recipe=replace(policy.recipe, epochs=6))
+    losses = m_step(six, prompted(validation[:4]))
     assert len(losses) == 6 and losses[-1] < 0.8 * losses[0]
-    assert m_step(policy, tokenizer, []) == []
+    assert m_step(policy, []) == []
 
 
-def test_m_step_is_not_moved_by_gradients_left_behind(model_and_tokenizer, validation):
-    model, tokenizer = model_and_tokenizer
-    policy, kept = attach_policy(model), [(validation[0], validation[0].oracle)]
-    start = policy_tensors(policy)
-    first = m_step(policy, tokenizer, kept, sealkit.Reinforcement(epochs=3))
-    set_peft_model_state_dict(policy, start)
-    for name, parameter in policy.named_parameters():
+def test_a_batch_in_parts_goes_the_same_way(policy, validation):
+    start, ends = policy.weights(), []
+    for rows in (4, 1):
+        policy.load(start)
+        some = replace(policy, recipe=replace(policy.recipe, epochs=2, rows_per_pass=rows))
+        ends.append((m_step(some, prompted(validation[:3])), policy.weights()))
+    (whole, weights), (parts, others) = ends
+    assert whole == pytest.approx(parts, rel=1e-4) and whole[1] < whole[0]
+    for name, tensor in weights.items():
+        torch.testing.assert_close(tensor, others[name], atol=2e-4, rtol=1e-2)
+
+
+def test_m_step_is_not_moved_by_gradients_left_behind(policy, validation):
+    start, three = policy.weights(), replace(policy, recipe=replace(policy.recipe, epochs=3))
+    first = m_step(three, prompted(validation[:1]))
+    policy.load(start)
+    for name, parameter in policy.model.named_parameters():
         if "lora_" in name:
             parameter.grad = torch.ones_like(parameter)
-    assert m_step(policy, tokenizer, kept, sealkit.Reinforcement(epochs=3)) == first
+    assert m_step(three, prompted(validation[:1])) == first
