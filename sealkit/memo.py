@@ -27,11 +27,10 @@ class RunError(Exception):
 def remembered(memo, keys, compute, width, title=None):
     """[memo[key] for key in keys]; what is missing, `compute` makes, `width` keys at a time.
 
-    compute: list of keys -> list of values, for example one pass of the inner loop. Each part of
-    `width` keys is noted when it is done; one that is not wholly known is computed whole, so that
-    batches, and so bits, are those of an unbroken run. Parts are dealt to the processes of
-    `accelerate launch`. When memory runs out, compute gets half as many keys at a time from there
-    on. title: of the progress bar, which only a terminal shows.
+    compute: keys -> values, such as one pass of the inner loop. Each part of `width` keys is noted
+    when it is done; one that is not wholly known is computed whole, so that batches, and so bits,
+    are those of an unbroken run. Parts are dealt to the processes of `accelerate launch`. When
+    memory runs out, compute gets half as many keys from there on. title: of the progress bar.
 
     >>> memo, square = {("square", 2): 4}, lambda keys: [n * n for _, n in keys]
     >>> remembered(memo, [("square", 2), ("square", 3)], square, width=1)
