@@ -1,7 +1,9 @@
-"""What pip reads: the declared ranges admit what Colab has installed, so that the set-up cell changes none of it."""
+"""What pip reads: the ranges admit what Colab has, so that the set-up cell changes none of it."""
 
+import ast
 import re
 import sys
+from importlib.metadata import requires, version
 from pathlib import Path
 
 import pytest
@@ -9,14 +11,33 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
-COLAB = {"torch": "2.11.0+cu128", "transformers": "5.15.0", "peft": "0.20.0", "accelerate": "1.14.0", "datasets": "4.0.0", "numpy": "2.1.0"}  # August 2026
+COLAB = {  # August 2026
+    "torch": "2.11.0+cu128",
+    "transformers": "5.15.0",
+    "peft": "0.20.0",
+    "accelerate": "1.14.0",
+    "datasets": "4.0.0",
+    "numpy": "2.1.0",
+}
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def declared():
-    """The dependencies of pyproject.toml: {name: Requirement}. Read by hand, since Python 3.10 has no tomllib."""
+    """{name: Requirement} of pyproject.toml, by hand, since Python 3.10 has no tomllib."""
     block = re.search(r"^dependencies = \[\n(.*?)^\]", PROJECT, re.M | re.S)[1]
     return {req.name: req for req in map(Requirement, re.findall(r'"([^"]+)"', block))}
+
+
+def imported():
+    """The names of all packages that sealkit imports, at any depth."""
+    names = set()
+    for path in (ROOT / "sealkit").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names)
 
 
 @pytest.mark.parametrize("package", COLAB)
@@ -29,19 +50,45 @@ def test_python_of_colab_is_admitted():
 
 
 def test_only_what_colab_lacks_would_be_installed():
-    """bitsandbytes is missing there; matplotlib and tqdm are part of Colab, in versions long past our lower bounds.
+    """bitsandbytes. matplotlib and tqdm are part of Colab, in versions past our lower bounds.
 
-    filelock and psutil, of any version, come with its torch and accelerate.
+    filelock, of any version, comes with its torch.
     """
-    assert set(declared()) - set(COLAB) == {"bitsandbytes", "matplotlib", "tqdm", "filelock", "psutil"}
-    assert not declared()["filelock"].specifier and not declared()["psutil"].specifier
-    assert all(requirement.marker is None and not requirement.extras for requirement in declared().values())
+    assert set(declared()) - set(COLAB) == {"bitsandbytes", "matplotlib", "tqdm", "filelock"}
+    assert not declared()["filelock"].specifier
+    assert all(one.marker is None and not one.extras for one in declared().values())
+
+
+def test_what_is_imported_is_declared_or_comes_with_transformers():
+    with_transformers = {
+        Requirement(line).name.replace("-", "_")
+        for line in requires("transformers")
+        if "extra ==" not in line
+    }
+    assert not imported() - set(declared()) - with_transformers
+    unused = set(declared()) - imported()
+    assert unused == {"bitsandbytes"}, "transformers imports that one; others are used no longer"
+
+
+def test_every_package_and_data_file_is_installed():
+    """An installation that is not editable has what lies beside the code, too."""
+    packages = re.search(r"^packages = \[(.*)\]", PROJECT, re.M)[1]
+    folders = {path.parent for path in (ROOT / "sealkit").rglob("*.py")}
+    there = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert set(re.findall(r'"([^"]+)"', packages)) == there
+    data = re.search(r"^\[tool.setuptools.package-data\]\n(.*?)^\[", PROJECT, re.M | re.S)[1]
+    kept = set()
+    for package, patterns in re.findall(r'^"([\w.]+)" = \[(.*)\]', data, re.M):
+        for pattern in re.findall(r'"([^"]+)"', patterns):
+            kept |= set((ROOT / package.replace(".", "/")).glob(pattern))
+    read = set((ROOT / "sealkit").rglob("*.jsonl")) | set((ROOT / "sealkit").rglob("prompts/*.txt"))
+    read |= {path for path in (ROOT / "sealkit/bundled/model").iterdir() if path.is_file()}
+    assert read and read <= kept
 
 
 def test_pinned_versions_lie_within_the_declared_ranges_and_are_those_tested():
-    from importlib.metadata import version
-
-    pins = dict(line.split("==") for line in (ROOT / "requirements.txt").read_text().split() if "==" in line)
+    lines = (ROOT / "requirements.txt").read_text().split()
+    pins = dict(line.split("==") for line in lines if "==" in line)
     for name, requirement in declared().items():
         assert requirement.specifier.contains(pins[name]), name
     assert set(declared()) <= set(pins) and version("peft") == pins["peft"]
