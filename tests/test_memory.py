@@ -1,26 +1,39 @@
-"""The memory of a pass on Mistral-7B's shape, computed; and that the ledger which computes it counts what it should."""
+"""The memory of a pass on Mistral-7B's shape, computed; and that the ledger counts as it should."""
 
 from collections import Counter
-
-import pytest
-import torch
-from transformers import MistralConfig
+from dataclasses import replace
 
 import memory
-import sealkit
+import pytest
+import torch
 from families import save
-from memory import GIB, KINDS, REAL, Ledger, computed, on_meta, row_by_row, rows_of, tensors_of, train
-from sealkit.inner_loop import adapters_side_by_side, attach_policy, collate, fork, row_losses, settings_for
+from memory import GIB, KINDS, REAL, Ledger, computed, on_meta, row_by_row, tensors_of, train
+from transformers import MistralConfig
 
-SMALL = MistralConfig(vocab_size=1024, hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
+import sealkit
+from sealkit.inner_loop import Lesson, collate, row_losses, sft
+from sealkit.lora import fork, side_by_side
+
+SMALL = MistralConfig(
+    vocab_size=1024,
+    hidden_size=128,
+    intermediate_size=256,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+)
 
 
 def test_a_pass_of_five_adapters_on_mistral_7b_takes_at_most_9_gib(capsys):
-    """Beside what CUDA itself takes; 5 rows of 512 tokens, r = 16 on all linear layers, fp16, as a T4 would run it. Computed, not measured."""
+    """Beside what CUDA itself takes; 5 rows of 512 tokens, r = 16 on all linear layers, fp16.
+
+    As a T4 would run it. Computed, not measured.
+    """
     ledger = computed(on_meta(MistralConfig()))
+    kinds = ", ".join(f"{kind} {ledger.at_peak[kind] / GIB:.2f}" for kind in KINDS)
     with capsys.disabled():
-        print(f"\n5 adapters on Mistral-7B's shape, computed: {ledger.peak / GIB:.2f} GiB at the peak,",
-              ", ".join(f"{kind} {ledger.at_peak[kind] / GIB:.2f}" for kind in KINDS))
+        print("\n5 adapters on Mistral-7B's shape, computed, at the peak:", end=" ")
+        print(f"{ledger.peak / GIB:.2f} GiB, {kinds}")
     assert ledger.peak <= 9 * GIB
     assert ledger.peak == sum(ledger.at_peak.values()) and set(ledger.at_peak) <= set(KINDS)
     assert 3.8 * GIB < ledger.at_peak["weights"] < 3.9 * GIB  # as measured elsewhere: 3.84 GiB
@@ -39,7 +52,7 @@ def test_the_ledger_counts_what_a_hand_counts(device):
         assert (ledger.now, ledger.peak) == (3072, 4096)
         del a, b
         assert (ledger.now, ledger.peak) == (1024, 4096)
-        d = torch.zeros(1, device=device), torch.zeros(129, device=device)  # 4 and 516 bytes take 512 and 1024
+        d = [torch.zeros(n, device=device) for n in (1, 129)]  # 4 and 516 bytes take 512 and 1024
         assert (ledger.now, ledger.peak) == (1024 + 1536, 4096)
         ledger.label([c[:2]], "Adam")
     assert ledger.held == Counter(Adam=1024, activations=1536) and d[0].numel() == 1
@@ -49,7 +62,7 @@ def test_the_ledger_counts_what_a_hand_counts(device):
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_the_ledger_sees_what_autograd_keeps(device):
-    """n sigmoids each keep their output; going back, the gradients of two of them live at a time."""
+    """n sigmoids each keep their output; going back, gradients of two of them live at a time."""
     n, size = 6, 4096
     ledger, x = Ledger(device), torch.zeros(size // 4, device=device, requires_grad=True)
     with ledger:
@@ -57,10 +70,13 @@ def test_the_ledger_sees_what_autograd_keeps(device):
         y = x
         for _ in range(n):
             y = y.sigmoid()
-        assert ledger.now == (n + 1) * size and ledger.held == Counter(weights=size, activations=n * size)
+        assert ledger.now == (n + 1) * size and ledger.held == Counter(
+            weights=size, activations=n * size
+        )
         gradient = torch.ones_like(y)
         y.backward(gradient)
-        assert ledger.peak == (n + 4) * size and ledger.at_peak == Counter(weights=size, activations=(n + 1) * size, temporaries=2 * size)
+        kinds = Counter(weights=size, activations=(n + 1) * size, temporaries=2 * size)
+        assert ledger.peak == (n + 4) * size and ledger.at_peak == kinds
         del y, gradient
     assert ledger.now == 2 * size and x.grad is not None
 
@@ -71,7 +87,8 @@ def test_the_ledger_agrees_with_torchs_own_tracker():
 
     def steps(context, before=lambda model, optimizer: None):
         torch.manual_seed(0)
-        model = torch.nn.Sequential(torch.nn.Linear(512, 2048), torch.nn.GELU(), torch.nn.Linear(2048, 512))
+        layers = torch.nn.Linear(512, 2048), torch.nn.GELU(), torch.nn.Linear(2048, 512)
+        model = torch.nn.Sequential(*layers)
         optimizer = torch.optim.AdamW(model.parameters())
         before(model, optimizer)
         with context:
@@ -82,50 +99,53 @@ def test_the_ledger_agrees_with_torchs_own_tracker():
     steps(ledger, lambda model, optimizer: ledger.label(model.parameters(), "weights"))
     steps(tracker, tracker.track_external)
     theirs = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]
-    assert ledger.peak == pytest.approx(sum(v for k, v in theirs.items() if "Total" not in str(k)), rel=0.01)
+    theirs = sum(size for kind, size in theirs.items() if "Total" not in str(kind))
+    assert ledger.peak == pytest.approx(theirs, rel=0.01)
 
 
 def test_weights_without_values_take_what_real_ones_take(tmp_path):
     model, tokenizer = sealkit.load_quantized(save("mistral", tmp_path), "cpu")
-    assert REAL == settings_for(tokenizer), "the tables are computed with other settings than a real model gets"
-    real, bare = attach_policy(model), on_meta(model.config, torch.float32)
+    assert sealkit.recipe_for(tokenizer) is REAL, "the tables are computed with another recipe"
+    real, bare = sealkit.attach_policy(model, REAL), on_meta(model.config, torch.float32).model
     for ours, theirs in zip(tensors_of(bare), tensors_of(real)):
-        sizes = [Counter((tuple(t.shape), t.dtype) for t in tensors) for tensors in (ours, theirs)]
+        sizes = [Counter((tuple(t.shape), t.dtype) for t in some) for some in (ours, theirs)]
         assert sizes[0] == sizes[1]
 
 
 def test_what_pays_and_what_does_not():
-    """On a small shape: keeping every activation costs most, a narrower pass and 8-bit Adam save, FLOP count the second forward pass."""
-    policy = on_meta(SMALL)
-    kept, ours, eight, one = (
-        computed(policy, k, 64, sealkit.Settings(checkpointing=checkpointing), optimizer)
-        for k, checkpointing, optimizer in ((5, False, None), (5, True, None), (5, True, memory.bnb.optim.AdamW8bit), (1, True, None))
-    )
-    assert kept.peak > ours.peak > eight.peak > one.peak
-    assert 1.3 * kept.flop < ours.flop < 1.6 * kept.flop and ours.flop == pytest.approx(5 * one.flop, rel=0.05)
+    """On a small shape: keeping all activations costs most, a narrower pass and 8-bit Adam save.
+
+    FLOP count the second forward pass.
+    """
+    policy, adam_8bit = on_meta(SMALL), memory.bnb.optim.AdamW8bit
+    kept = computed(policy, 5, 64, checkpointing=False)
+    ours, one = computed(policy, 5, 64), computed(policy, 1, 64)
+    assert kept.peak > ours.peak > computed(policy, 5, 64, adam_8bit).peak > one.peak
+    assert 1.3 * kept.flop < ours.flop < 1.6 * kept.flop
+    assert ours.flop == pytest.approx(5 * one.flop, rel=0.05)
 
 
-def test_a_real_pass_under_the_ledger_is_the_same_to_the_bit(model_and_tokenizer):
-    model, _ = model_and_tokenizer
-    policy, settings, rows = attach_policy(model), sealkit.Settings(steps=2, checkpointing=True), rows_of(2, 32)
-    plain = fork(policy, 2)
-    sealkit.inner_loop.train_adapters(policy, plain, *collate(rows, 0, "cpu"), settings)
+def test_a_real_pass_under_the_ledger_is_the_same_to_the_bit(policy, validation):
+    recipe = replace(policy.recipe, steps=2, checkpointing=True)
+    policy, texts = replace(policy, recipe=recipe), [p.text for p in validation[:5]]
+    plain = fork(policy.model, 2)
+    sft(policy, plain, [Lesson(texts[:n], 2, recipe.learning_rate) for n in (5, 3)])
+    packed = [sealkit.inner_loop.pack(policy, texts[:n]) for n in (5, 3)]
     ledger = Ledger("cpu")
-    watched = train(policy, rows, settings, ledger)
-    assert all(torch.equal(a, b) for name in plain for a, b in zip(plain[name], watched[name]))
+    watched = train(policy, packed, ledger)
+    for name in plain:
+        assert all(torch.equal(a, b) for a, b in zip(plain[name], watched[name]))
     state = sum(-(-2 * 4 * m[0].numel() // 512) * 512 for pair in watched.values() for m in pair)
     assert ledger.held["adapters"] == ledger.held["gradients"] == state
 
 
-def test_loss_row_by_row_is_the_same_loss(model_and_tokenizer):
-    model, _ = model_and_tokenizer
-    policy = attach_policy(model)
-    inputs, labels = collate([([7, 8, 9] * 9, [0] * 27), ([4, 5] * 5, [0] * 10)], 0, "cpu")
+def test_loss_row_by_row_is_the_same_loss(policy):
+    inputs, labels = collate([([7, 8, 9] * 9, [*range(27)]), ([4, 5] * 5, [*range(10)])], 0, "cpu")
     outcomes = []
     for way in (row_losses, row_by_row):
-        adapters = fork(policy, 2)
-        with adapters_side_by_side(policy, adapters):
-            losses = way(policy, inputs, labels)
+        adapters = fork(policy.model, 2)
+        with side_by_side(policy.model, adapters):
+            losses = way(policy.model, inputs, labels)
             losses.sum().backward()
         outcomes.append([losses.detach(), *(B.grad for _, B in adapters.values())])
     for ours, other in zip(*outcomes):
@@ -135,7 +155,8 @@ def test_loss_row_by_row_is_the_same_loss(model_and_tokenizer):
 def test_the_table_has_a_row_for_each_way(capsys):
     memory.tables(SMALL)
     lines = [row for row in capsys.readouterr().out.splitlines() if row.startswith("|")]
-    assert len(lines) == 2 + len(memory.WAYS) + 1 + 2 + 4 and len({row.count("|") for row in lines}) == 1
+    assert len(lines) == 2 + len(memory.WAYS) + 1 + 2 + 4
+    assert len({row.count("|") for row in lines}) == 1
 
 
 def test_without_a_gpu_the_measurement_says_so(monkeypatch, capsys):

@@ -1,12 +1,15 @@
-"""python tests/benchmarks/inner_loop.py: what a self-edit's trial costs, four ways, on this machine.
+"""python tests/benchmarks/inner_loop.py: what a self-edit's trial costs here, four ways.
 
-On a CPU: the bundled model and its own self-edits. With a GPU: Mistral-7B's shape with random NF4 weights (k self-edits
-of 10 sequences of 64 tokens, 10 epochs, 5 questions each). The ways, each trained and examined in full:
+On a CPU: the bundled model and its own self-edits. With a GPU: Mistral-7B's shape with random NF4
+weights (k self-edits of 10 sequences of 64 tokens, 10 epochs, 5 questions each). The ways, each
+trained and examined in full:
 
-(a) trainer     transformers.Trainer, one fresh PEFT adapter per self-edit, every sequence padded to a fixed length and
-                trained on its pads, as in the paper's public code; batches of all sequences instead of one, which is kinder
+(a) trainer     transformers.Trainer, one fresh PEFT adapter per self-edit, every sequence padded to
+                a fixed length and trained on its pads, as in the paper's public code; batches of
+                all sequences instead of one, which is kinder
 (b) one by one  `run_trials` with one adapter per pass
-(c) together    `run_trials` with all adapters in one pass (the E-step: as many as `Settings.adapters_per_pass`)
+(c) together    `run_trials` with all adapters in one pass (the E-step: as many as
+                `Recipe.adapters_per_pass`)
 (d) peft mixed  all adapters in one batch by PEFT's `adapter_names`
 
 Prints medians over repeats, interleaved in one run; ratios are between ways of the same run.
@@ -20,128 +23,192 @@ import statistics
 import tempfile
 import time
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    MistralConfig,
+    Trainer,
+    TrainingArguments,
+)
 from transformers.utils import logging
 
 import sealkit
-from sealkit.exam import MAX_ANSWER_TOKENS, exam_prompt
 from sealkit.inner_loop import collate, pack, row_losses, run_trials
 from sealkit.loading import BUNDLED_MODEL
+from sealkit.policy import encode
+from sealkit.tasks import knowledge
 
 logging.set_verbosity_error()
 warnings.filterwarnings("ignore")
 
 
+@dataclass
 class Workload:
-    """A policy and (passage, self-edit) pairs; `padded` is the fixed length of way (a)."""
+    """A Policy and (passage, self-edit) pairs; `padded` is the fixed length of way (a)."""
 
-    def __init__(self, policy, tokenizer, pairs, settings, padded):
-        self.policy, self.tokenizer, self.pairs, self.settings, self.padded = policy, tokenizer, pairs, settings, padded
-        sequences = [sealkit.training_sequences(edit, passage) for passage, edit in pairs]
-        self.tokens = settings.steps * sum(len(pack(tokenizer, s, settings.max_tokens)[0]) for s in sequences)
+    policy: sealkit.Policy
+    pairs: list
+    padded: int
+
+    def lengths(self):
+        """Tokens of each pair's packed row."""
+        recipe = self.policy.recipe
+        texts = [knowledge.lesson(*pair, recipe).texts for pair in self.pairs]
+        return [len(pack(self.policy, own)[0]) for own in texts]
+
+
+def policy_on(model, tokenizer, recipe):
+    """The Policy on a model, of a recipe."""
+    return sealkit.Policy(sealkit.attach_policy(model, recipe), tokenizer, recipe)
 
 
 def bundled(passages, k):
-    """`passages` training passages with k sampled self-edits each, sealkit's own settings."""
+    """`passages` training passages with k sampled self-edits each, the bundled model's recipe."""
     model, tokenizer = sealkit.load_quantized("bundled", "cpu")
-    policy = sealkit.attach_policy(model)
+    policy = policy_on(model, tokenizer, sealkit.recipe_for(tokenizer))
     texts = sealkit.load_passages("bundled", limit=passages)
-    edits = sealkit.generate_self_edits(policy, tokenizer, texts, k)
+    edits = sealkit.generate_self_edits(policy.model, tokenizer, texts, k)
     pairs = [(passage, edit) for passage, own in zip(texts, edits) for edit in own]
-    return Workload(policy, tokenizer, pairs, sealkit.Settings(), model.config.max_position_embeddings)
+    return Workload(policy, pairs, model.config.max_position_embeddings)
 
 
 def mistral_7b(k, config=None, sequences=10, length=64, device="cuda"):
-    """The 7B shape with random weights in NF4; made-up sequences of `length` tokens from the bundled vocabulary."""
-    with tempfile.TemporaryDirectory() as folder:  # through the disk (14.5 GB): the way that real weights take
+    """The 7B shape with random weights in NF4, and sequences of `length` made-up tokens."""
+    with tempfile.TemporaryDirectory() as folder:  # through the disk (14.5 GB), as real weights go
         with torch.device(device):
-            AutoModelForCausalLM.from_config(config or MistralConfig(), dtype=torch.bfloat16).save_pretrained(folder)
+            model = AutoModelForCausalLM.from_config(
+                config or MistralConfig(), dtype=torch.bfloat16
+            )
+            model.save_pretrained(folder)
+            del model
         AutoTokenizer.from_pretrained(BUNDLED_MODEL).save_pretrained(folder)
         model, tokenizer = sealkit.load_quantized(folder, device)
     random = torch.Generator().manual_seed(0)
     words = [tokenizer.decode([i]).strip() or "a" for i in range(300, 1400)]
 
     def line():
-        return " ".join(words[i] for i in torch.randint(len(words), (length - 4,), generator=random))
+        drawn = torch.randint(len(words), (length - 4,), generator=random)
+        return " ".join(words[i] for i in drawn)
 
     questions = tuple(sealkit.Question(f"Which {i}?", ("x",)) for i in range(5))
-    pairs = [(sealkit.Passage("T", line(), questions), "\n".join(line() for _ in range(sequences - 1))) for _ in range(k)]
-    settings = sealkit.Settings(steps=10, max_tokens=2 * sequences * length)
-    return Workload(sealkit.attach_policy(model, settings), tokenizer, pairs, settings, 2048)
+    pairs = []
+    for _ in range(k):
+        passage = sealkit.Passage("T", line(), questions)
+        pairs.append((passage, "\n".join(line() for _ in range(sequences - 1))))
+    bundled = sealkit.recipe_for(tokenizer)
+    recipe = replace(bundled, steps=10, max_tokens=2 * sequences * length)
+    return Workload(policy_on(model, tokenizer, recipe), pairs, 2048)
 
 
 def trainer(work):
     """(a): one Trainer after the other."""
-    policy, tokenizer, settings = work.policy, work.tokenizer, work.settings
+    model, tokenizer, recipe = work.policy.model, work.policy.tokenizer, work.policy.recipe
+    options = {"padding": "max_length", "max_length": work.padded, "truncation": True}
     for passage, edit in work.pairs:
-        policy.add_adapter("fresh", policy.peft_config["default"])
-        policy.set_adapter("fresh")
-        texts = sealkit.training_sequences(edit, passage)
-        rows = tokenizer([text + tokenizer.eos_token for text in texts], padding="max_length", max_length=work.padded, truncation=True,
-                         return_token_type_ids=False)
-        rows = [{"input_ids": ids, "attention_mask": mask, "labels": ids} for ids, mask in zip(rows["input_ids"], rows["attention_mask"])]
+        model.add_adapter("fresh", model.peft_config["default"])
+        model.set_adapter("fresh")
+        texts = [
+            f"{text}{tokenizer.eos_token}" for text in sealkit.training_sequences(edit, passage)
+        ]
+        rows = tokenizer(texts, return_token_type_ids=False, **options)
+        rows = [
+            {"input_ids": ids, "attention_mask": mask, "labels": ids}
+            for ids, mask in zip(rows["input_ids"], rows["attention_mask"])
+        ]
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
-                folder, num_train_epochs=settings.steps, per_device_train_batch_size=len(rows), learning_rate=settings.learning_rate,
-                lr_scheduler_type="constant", report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True,
-                use_cpu=policy.device.type == "cpu", bf16=policy.device.type == "cuda" and policy.dtype == torch.bfloat16,
+                folder,
+                num_train_epochs=recipe.steps,
+                per_device_train_batch_size=len(rows),
+                learning_rate=recipe.learning_rate,
+                lr_scheduler_type="constant",
+                report_to=[],
+                save_strategy="no",
+                logging_strategy="no",
+                disable_tqdm=True,
+                use_cpu=model.device.type == "cpu",
+                bf16=model.device.type == "cuda" and model.dtype == torch.bfloat16,
             )
             with contextlib.redirect_stdout(io.StringIO()):
-                Trainer(policy, arguments, train_dataset=rows).train()
-        sealkit.answer_questions(policy, tokenizer, passage)
-        policy.set_adapter("default")
-        policy.delete_adapter("fresh")
+                Trainer(model, arguments, train_dataset=rows).train()
+        sealkit.answer_questions(model, tokenizer, passage)
+        model.set_adapter("default")
+        model.delete_adapter("fresh")
 
 
 def one_by_one(work):
     """(b)"""
-    run_trials(work.policy, work.tokenizer, work.pairs, replace(work.settings, adapters_per_pass=1))
+    one = replace(work.policy, recipe=replace(work.policy.recipe, adapters_per_pass=1))
+    run_trials(one, knowledge, work.pairs)
 
 
 def together(work):
     """(c)"""
-    run_trials(work.policy, work.tokenizer, work.pairs, work.settings)
+    run_trials(work.policy, knowledge, work.pairs)
 
 
 def peft_mixed(work):
     """(d): the same packed rows and steps, row i through PEFT adapter i."""
-    policy, tokenizer, settings = work.policy, work.tokenizer, work.settings
-    for start in range(0, len(work.pairs), settings.adapters_per_pass):
-        pairs = work.pairs[start : start + settings.adapters_per_pass]
-        names = [f"row{i}" for i in range(len(pairs))]
-        for name in names:
-            policy.add_adapter(name, policy.peft_config["default"])
-        policy.base_model.set_adapter(names)
-        packed = [pack(tokenizer, sealkit.training_sequences(edit, passage), settings.max_tokens) for passage, edit in pairs]
-        inputs, labels = collate(packed, tokenizer.pad_token_id, policy.device)
-        lora = [p for n, p in policy.named_parameters() if "lora_" in n and ".row" in n]
-        for p in lora:
-            p.requires_grad_()
-        optimizer = torch.optim.AdamW(lora, lr=settings.learning_rate, weight_decay=0.0)
-        for _ in range(settings.steps):
-            optimizer.zero_grad()
-            row_losses(policy.eval(), inputs | {"adapter_names": names}, labels).sum().backward()
-            optimizer.step()
-        asked = [exam_prompt(passage, question) for passage, _ in pairs for question in passage.questions]
-        rows = [name for name, (passage, _) in zip(names, pairs) for _ in passage.questions]
-        batch = tokenizer(asked, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False).to(policy.device)
-        policy.generate(**batch, adapter_names=rows, max_new_tokens=MAX_ANSWER_TOKENS, do_sample=False,
-                        eos_token_id=[tokenizer.eos_token_id, tokenizer("a\nb", add_special_tokens=False)["input_ids"][-2]], pad_token_id=tokenizer.pad_token_id)
-        policy.set_adapter("default")
-        for name in names:
-            policy.delete_adapter(name)
+    width = work.policy.recipe.adapters_per_pass
+    for start in range(0, len(work.pairs), width):
+        peft_mixed_pass(work.policy, work.pairs[start : start + width])
 
 
-WAYS = {"(a) trainer": trainer, "(b) one by one": one_by_one, "(c) together": together, "(d) peft mixed": peft_mixed}
+def peft_mixed_pass(policy, pairs):
+    """One pass of (d)."""
+    model, tokenizer, recipe = policy.model, policy.tokenizer, policy.recipe
+    names = [f"row{i}" for i in range(len(pairs))]
+    for name in names:
+        model.add_adapter(name, model.peft_config["default"])
+    model.base_model.set_adapter(names)
+    packed = [pack(policy, knowledge.lesson(*pair, recipe).texts) for pair in pairs]
+    inputs, labels = collate(packed, tokenizer.pad_token_id, model.device)
+    lora = [p for n, p in model.named_parameters() if "lora_" in n and ".row" in n]
+    for p in lora:
+        p.requires_grad_()
+    optimizer = torch.optim.AdamW(lora, lr=recipe.learning_rate, weight_decay=0.0)
+    for _ in range(recipe.steps):
+        optimizer.zero_grad()
+        row_losses(model.eval(), inputs | {"adapter_names": names}, labels).sum().backward()
+        optimizer.step()
+    asked = [knowledge.questions(passage, recipe) for passage, _ in pairs]
+    rows = [name for name, own in zip(names, asked) for _ in own]
+    options = {"return_tensors": "pt", "padding": True, "padding_side": "left"}
+    batch = encode(tokenizer, sum(asked, []), return_token_type_ids=False, **options)
+    model.generate(
+        **batch.to(model.device),
+        adapter_names=rows,
+        max_new_tokens=recipe.answer_tokens,
+        do_sample=False,
+        stop_strings=["\n"],
+        tokenizer=tokenizer,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model.set_adapter("default")
+    for name in names:
+        model.delete_adapter(name)
+
+
+WAYS = {
+    "(a) trainer": trainer,
+    "(b) one by one": one_by_one,
+    "(c) together": together,
+    "(d) peft mixed": peft_mixed,
+}
+HEAD = (
+    "| way | s per self-edit | tokens/s | peak memory, GB | share of matrix-product peak "
+    "| cost in units of (c) |\n|---|---|---|---|---|---|"
+)
 
 
 def timed(function, work):
-    """(seconds, peak memory in GB): on a GPU what torch allocated; on Linux the process' resident peak; else nan."""
-    cuda = work.policy.device.type == "cuda"
+    """(seconds, peak GB): on a GPU what torch allocated; on Linux the process' peak; else nan."""
+    cuda = work.policy.model.device.type == "cuda"
     status = Path("/proc/self/clear_refs")
     if cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -156,7 +223,8 @@ def timed(function, work):
     seconds = time.perf_counter() - start
     if not status.exists():
         return seconds, float("nan")
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak = next(line for line in lines if line.startswith("VmHWM"))
     return seconds, int(peak.split()[1]) / 1e6
 
 
@@ -174,26 +242,37 @@ def matmul_peak(device, dtype):
 
 
 def report(title, work, ways, repeats):
-    """Run each way `repeats` times, interleaved, after one untimed round of the quick ones; print the table. Returns medians."""
-    results = {name: [] for name in ways}
+    """Run each way `repeats` times, interleaved, after one untimed round of the quick ones.
+
+    Prints the table. Returns medians.
+    """
+    results, model = {name: [] for name in ways}, work.policy.model
     for name in ways:
         if name != "(a) trainer":
             WAYS[name](work)
     for _ in range(repeats):
         for name in ways:
             results[name].append(timed(WAYS[name], work))
-    passes = []
-    run_trials(work.policy, work.tokenizer, work.pairs, replace(work.settings, steps=1), report=passes.append)
-    pads = 1 - sum(one.tokens for one in passes) / sum(one.positions for one in passes)
-    linear = sum(m.in_features * m.out_features for m in work.policy.modules() if hasattr(m, "quant_type") or hasattr(m, "quant_state"))
-    peak = matmul_peak(work.policy.device, work.policy.dtype)
+    lengths, width = sorted(work.lengths()), work.policy.recipe.adapters_per_pass
+    passes = [lengths[i : i + width] for i in range(0, len(lengths), width)]
+    pads = 1 - sum(lengths) / sum(len(own) * own[-1] for own in passes)
+    quantized = [
+        m for m in model.modules() if hasattr(m, "quant_type") or hasattr(m, "quant_state")
+    ]
+    linear = sum(m.in_features * m.out_features for m in quantized)
+    peak = matmul_peak(model.device, model.dtype)
     seconds = {name: statistics.median(s for s, _ in rows) for name, rows in results.items()}
-    print(f"\n**{title}**, {len(work.pairs)} self-edits, {work.tokens / len(work.pairs):.0f} tokens trained on in each, pads {pads:.0%} of the positions in (c), medians of {repeats}\n")
-    print("| way | s per self-edit | tokens/s | peak memory, GB | share of matrix-product peak | cost in units of (c) |\n|---|---|---|---|---|---|")
+    tokens = work.policy.recipe.steps * sum(lengths)
+    print(
+        f"\n**{title}**, {len(lengths)} self-edits, {tokens / len(lengths):.0f} tokens trained on "
+        f"in each, pads {pads:.0%} of the positions in (c), medians of {repeats}\n\n{HEAD}"
+    )
     for name in ways:
-        rate = work.tokens / seconds[name]
-        print(f"| {name} | {seconds[name] / len(work.pairs):.3f} | {rate:,.0f} | {max(m for _, m in results[name]):.2f} | "
-              f"{4 * linear * rate / peak:.1%} | {seconds[name] / seconds['(c) together']:.2f} |")
+        rate, memory = tokens / seconds[name], max(gb for _, gb in results[name])
+        print(
+            f"| {name} | {seconds[name] / len(lengths):.3f} | {rate:,.0f} | {memory:.2f} | "
+            f"{4 * linear * rate / peak:.1%} | {seconds[name] / seconds['(c) together']:.2f} |"
+        )
     return seconds
 
 
@@ -201,16 +280,22 @@ def main():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--without-trainer", action="store_true", help="leave out way (a), which takes most of the time")
+    parser.add_argument(
+        "--without-trainer", action="store_true", help="leave out way (a), the slow"
+    )
     args = parser.parse_args()
     first = [name for name in WAYS if not (args.without_trainer and name == "(a) trainer")]
     print(sealkit.environment(), f"\n{platform.processor() or platform.machine()}")
-    report("Bundled model on a CPU, one passage, k = 5", bundled(1, 5), first, args.repeats)
-    report("Bundled model on a CPU, an E-step of 10 passages, k = 5", bundled(10, 5), list(WAYS)[1:], args.repeats)
+    one, ten = bundled(1, 5), bundled(10, 5)
+    report("Bundled model on a CPU, one passage, k = 5", one, first, args.repeats)
+    e_step = "Bundled model on a CPU, an E-step of 10 passages, k = 5"
+    report(e_step, ten, list(WAYS)[1:], args.repeats)
     if torch.cuda.is_available():
-        five = report("Mistral-7B's shape on a GPU, k = 5", mistral_7b(5), first, args.repeats)
-        ten = report("Mistral-7B's shape on a GPU, k = 10", mistral_7b(10), ["(b) one by one", "(c) together"], args.repeats)
-        print(f"\nk = 10 costs {ten['(c) together'] / five['(c) together']:.2f} times k = 5, all together.")
+        title, pair = "Mistral-7B's shape on a GPU", ["(b) one by one", "(c) together"]
+        five = report(f"{title}, k = 5", mistral_7b(5), first, args.repeats)
+        ten = report(f"{title}, k = 10", mistral_7b(10), pair, args.repeats)
+        ratio = ten["(c) together"] / five["(c) together"]
+        print(f"\nk = 10 costs {ratio:.2f} times k = 5, all together.")
 
 
 if __name__ == "__main__":

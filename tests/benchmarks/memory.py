@@ -1,9 +1,10 @@
-"""python tests/benchmarks/memory.py: how much GPU memory a pass of the inner loop takes on Mistral-7B's shape, and what each remedy saves.
+"""python tests/benchmarks/memory.py: the GPU memory of a pass on Mistral-7B's shape.
 
-Computed, without a GPU: sealkit's own `fork`, `collate` and `train_adapters`, with PEFT's and bitsandbytes' own code below
-them, run for two steps on tensors that have a size and no values (torch's device "meta"); a `Ledger` adds up what is alive.
-With --t4, measured on a GPU: a pass and a short run with no more memory than a T4 has, in float16, on random weights.
-With --rewards, measured on a CPU: what 8-bit Adam costs in reward on the bundled model.
+And what each remedy saves. Computed, without a GPU: sealkit's own `fork` and `sft`, with PEFT's and
+bitsandbytes' own code below them, run for two steps on tensors that have a size and no values
+(torch's device "meta"); a `Ledger` adds up what is alive. With --t4, measured on a GPU: a pass and
+a short run with no more memory than a T4 has, in float16, on random weights. With --rewards,
+measured on a CPU: what 8-bit Adam costs in reward on the bundled model.
 """
 
 import argparse
@@ -14,12 +15,17 @@ from collections import Counter
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from unittest import mock
 
 import bitsandbytes as bnb
 import torch
 from bitsandbytes.backends.default.ops import _gemm_4bit_default_impl as dequantize_and_multiply
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from inner_loop import mistral_7b
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
@@ -28,23 +34,25 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, MistralConfig
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
 import sealkit
-from inner_loop import mistral_7b
-from sealkit.inner_loop import adapters_side_by_side, collate, fork, row_losses, run_trials, train_adapters
+from sealkit.inner_loop import Lesson, row_losses, run_trials, sft
+from sealkit.lora import fork, side_by_side
+from sealkit.tasks import knowledge
 
 GIB = 2**30
-T4_GIB = 14.7    # what a T4 leaves to programs
-BLOCK = 512      # bytes: torch's CUDA allocator rounds every tensor up to a multiple of it
+T4_GIB = 14.7  # what a T4 leaves to programs
+BLOCK = 512  # bytes: torch's CUDA allocator rounds every tensor up to a multiple of it
 KINDS = ("weights", "policy", "adapters", "gradients", "Adam", "activations", "temporaries")
-REAL = sealkit.Settings(learning_rate=1e-3, steps=10, adapters_per_pass=5, checkpointing=True)  # `settings_for` a model of the hub
+REAL = knowledge.GENERAL  # `recipe_for` a model of the hub
 
 
 class Ledger(TorchDispatchMode):
-    """Within this context: the bytes of all tensors that are alive on `device` (a device type), and the most there ever were.
+    """Within this context: the bytes of all tensors alive on `device` (a type), and the most ever.
 
-    now, peak: bytes, each storage rounded up to BLOCK and counted once, however many views it has. at_peak: bytes by kind.
-    flop: of the matrix products and attentions, as torch counts them.
-    A tensor is of the kind that `label` gave it; else "temporaries" if it was made in a backward pass or in an optimizer's step,
-    and "activations" if in a forward pass. Does not see what kernels take for themselves, except for the attention's workspace.
+    now, peak: bytes, each storage rounded up to BLOCK and counted once, however many views it has.
+    at_peak: bytes by kind. flop: of the matrix products and attentions, as torch counts them.
+    A tensor is of the kind that `label` gave it; else "temporaries" if it was made in a backward
+    pass or in an optimizer's step, and "activations" if in a forward pass. Does not see what
+    kernels take for themselves, except for the attention's workspace.
     """
 
     def __init__(self, device="meta"):
@@ -81,11 +89,17 @@ class Ledger(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         meta = self.device == "meta"
-        if meta and func is torch.ops.bitsandbytes.gemm_4bit.default:  # what bitsandbytes does on a GPU for more than 1,536 rows
+        if (
+            meta and func is torch.ops.bitsandbytes.gemm_4bit.default
+        ):  # what bitsandbytes does on a GPU for more than 1,536 rows
             with self:
                 return dequantize_and_multiply(*args, **kwargs or {})
-        if meta and func is torch.ops.aten._local_scalar_dense.default and args[0].device.type == "meta":
-            return 0.0  # there are no values: the loss scaler reads here that nothing overflowed
+        if meta and func is torch.ops.aten._local_scalar_dense.default:
+            if args[0].device.type == "meta":  # there are no values: nothing overflows
+                return 0.0
+        if meta and func is torch.ops.aten._to_copy.default:
+            if args[0].device.type == "meta" and kwargs.get("device") == torch.device("cpu"):
+                return torch.zeros_like(args[0], device="cpu")  # the losses, to be told
         workspace = None
         if meta and func is torch.ops.aten._scaled_dot_product_efficient_attention_backward.default:
             workspace = torch.empty((3, *args[1].shape), dtype=torch.float32, device="meta")
@@ -102,10 +116,13 @@ class Ledger(TorchDispatchMode):
         return result
 
 
-def efficient_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None):
-    """`scaled_dot_product_attention` as a GPU below capability 8.0 computes it, and newer ones where there is a mask: memory-efficient attention.
+def efficient_attention(
+    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None
+):
+    """`scaled_dot_product_attention` as a GPU computes it where there is a mask: memory-efficient.
 
-    The boolean mask becomes one of `query`'s dtype, shared by all heads.
+    One below capability 8.0 also without a mask. The boolean mask becomes one of `query`'s dtype,
+    shared by all heads.
     """
     bias = None
     if attn_mask is not None:
@@ -117,44 +134,61 @@ def efficient_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_cau
 
 
 def on_meta(config, dtype=torch.float16):
-    """The policy on a model of this shape as `load_quantized` and `attach_policy` make it, without values."""
-    quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+    """The Policy on a model of this shape as `load_quantized` makes it, without values."""
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
     model = replace_with_bnb_linear(model, ["lm_head"], quantization)
-    with mock.patch.dict("bitsandbytes.functional.name2qmap"):  # where bitsandbytes keeps a table on the first device that it sees
+    with mock.patch.dict(
+        "bitsandbytes.functional.name2qmap"
+    ):  # where bitsandbytes keeps a table on the first device that it sees
         for module in model.modules():
             if isinstance(module, bnb.nn.Linear4bit):
                 module.weight.data = module.weight.data.to(dtype)
                 module.weight._quantize("meta")
     model.is_loaded_in_4bit = True
     with torch.device("meta"):
-        return sealkit.attach_policy(model.requires_grad_(False).eval())
+        model = sealkit.attach_policy(model.requires_grad_(False).eval(), REAL)
+    return sealkit.Policy(model, SimpleNamespace(pad_token_id=0), REAL)
 
 
-def tensors_of(policy):
-    """(tensors of the quantized model, tensors of the policy's LoRA); Linear4bit's scales are among the first."""
-    base = [p for name, p in policy.named_parameters() if "lora_" not in name] + list(policy.buffers())
+def tensors_of(model):
+    """(tensors of the quantized model with Linear4bit's scales, tensors of the policy's LoRA)."""
+    base = [p for name, p in model.named_parameters() if "lora_" not in name] + list(
+        model.buffers()
+    )
     for state in [p.quant_state for p in base if getattr(p, "quant_state", None)]:
         base += [state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code]
-    return base, [p for name, p in policy.named_parameters() if "lora_" in name]
+    return base, [p for name, p in model.named_parameters() if "lora_" in name]
 
 
 @contextmanager
 def as_on_a_gpu():
-    """Within this context tensors on "meta" get what CUDA tensors would: optimizers with one kernel for many tensors, and efficient attention."""
+    """Within this context tensors on "meta" get what CUDA tensors would.
+
+    Optimizers with one kernel for many tensors, and efficient attention.
+    """
     devices = ["cuda", "meta"]
-    with (mock.patch("torch.optim.optimizer._get_foreach_kernels_supported_devices", lambda: devices),
-          mock.patch("torch.optim.optimizer._get_fused_kernels_supported_devices", lambda: devices),
-          mock.patch("torch.nn.functional.scaled_dot_product_attention", efficient_attention)):
+    with (
+        mock.patch("torch.optim.optimizer._get_foreach_kernels_supported_devices", lambda: devices),
+        mock.patch("torch.optim.optimizer._get_fused_kernels_supported_devices", lambda: devices),
+        mock.patch("torch.nn.functional.scaled_dot_product_attention", efficient_attention),
+    ):
         yield
 
 
-def train(policy, packed, settings, ledger, optimizer=None):
-    """`train_adapters` on packed rows under a Ledger, with `optimizer` in place of torch's AdamW: the trained adapters.
+def train(policy, packed, ledger, optimizer=None):
+    """`sft` on packed rows under a Ledger, `optimizer` in place of torch's AdamW: the adapters.
 
-    The ledger's kinds are labelled here: weights and policy at the start, adapters, their gradients, and Adam's state.
+    The ledger's kinds are labelled here: weights and policy at the start, adapters, their
+    gradients, and Adam's state.
     """
+
     def labels_gradient(tensor):
         ledger.label([tensor.grad], "gradients")
 
@@ -163,20 +197,30 @@ def train(policy, packed, settings, ledger, optimizer=None):
 
     def after(optimizer, *_):
         ledger.phase = "activations"
-        ledger.label([t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor)], "Adam")
+        ledger.label(
+            [
+                t
+                for state in optimizer.state.values()
+                for t in state.values()
+                if isinstance(t, torch.Tensor)
+            ],
+            "Adam",
+        )
 
-    base, lora = tensors_of(policy)
+    base, lora = tensors_of(policy.model)
     hooks = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
     try:
-        with mock.patch("torch.optim.AdamW", optimizer) if optimizer else nullcontext(), ledger:
+        lessons = [Lesson([], policy.recipe.steps, policy.recipe.learning_rate)] * len(packed)
+        rows = mock.patch("sealkit.inner_loop.pack", side_effect=packed)
+        with rows, mock.patch("torch.optim.AdamW", optimizer or torch.optim.AdamW), ledger:
             ledger.label(base, "weights")
             ledger.label(lora, "policy")
-            adapters = fork(policy, len(packed))
+            adapters = fork(policy.model, len(packed))
             tensors = [tensor for pair in adapters.values() for tensor in pair]
             ledger.label(tensors, "adapters")
             for tensor in tensors:
                 tensor.register_post_accumulate_grad_hook(labels_gradient)
-            train_adapters(policy, adapters, *collate(packed, 0, policy.device), settings)
+            sft(policy, adapters, lessons)
     finally:
         for hook in hooks:
             hook.remove()
@@ -185,50 +229,66 @@ def train(policy, packed, settings, ledger, optimizer=None):
 
 def rows_of(k, tokens):
     """k packed rows of `tokens` tokens each, of five sequences."""
-    return [([5] * tokens, [5 * i // tokens for i in range(tokens)]) for _ in range(k)]
+    return [([5] * tokens, [i % -(-tokens // 5) for i in range(tokens)]) for _ in range(k)]
 
 
-def computed(policy, k=5, tokens=512, settings=REAL, optimizer=None):
-    """Ledger of two steps of a pass of k adapters with rows of `tokens` tokens, on a policy from `on_meta`."""
-    ledger = Ledger()
+def computed(policy, k=5, tokens=512, optimizer=None, **changes):
+    """Ledger of two steps of a pass of k adapters with rows of `tokens` tokens.
+
+    policy: from `on_meta`. changes: of its recipe.
+    """
+    ledger, recipe = Ledger(), replace(policy.recipe, steps=2, **changes)
     with as_on_a_gpu():
-        train(policy, rows_of(k, tokens), replace(settings, steps=2), ledger, optimizer)
+        train(replace(policy, recipe=recipe), rows_of(k, tokens), ledger, optimizer)
     return ledger
 
 
 def exam(policy, k=5, questions=5, tokens=140):
-    """Ledger of the first forward pass of a pass' exam: k adapters with their gradients, `questions` prompts each of `tokens` tokens."""
+    """Ledger of the first forward pass of an exam: k adapters with their gradients.
+
+    Each has `questions` prompts of `tokens` tokens.
+    """
     ledger = Ledger()
-    base, lora = tensors_of(policy)
+    base, lora = tensors_of(policy.model)
     with as_on_a_gpu(), torch.no_grad(), ledger:
         ledger.label(base, "weights")
         ledger.label(lora, "policy")
-        adapters = fork(policy, k)
+        adapters = fork(policy.model, k)
         tensors = [tensor for pair in adapters.values() for tensor in pair]
         ledger.label(tensors, "adapters")
         for tensor in tensors:
             tensor.grad = torch.empty_like(tensor)
         ledger.label([tensor.grad for tensor in tensors], "gradients")
-        ids = torch.zeros((k * questions, tokens), dtype=torch.long, device=policy.device)
-        with adapters_side_by_side(policy, adapters):
-            policy(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, logits_to_keep=1)
+        ids = torch.zeros((k * questions, tokens), dtype=torch.long, device=policy.model.device)
+        with side_by_side(policy.model, adapters):
+            policy.model(
+                input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, logits_to_keep=1
+            )
     return ledger
 
 
 def row_by_row(model, inputs, labels):
-    """`row_losses` with the output head and the loss of one row at a time, computed again in the backward pass."""
+    """`row_losses` with head and loss of one row at a time, computed again on the way back."""
     base = model.get_base_model()
     hidden = base.model(**inputs, use_cache=False).last_hidden_state
 
     def loss(states, wanted):
-        return row_losses(lambda **_: argparse.Namespace(logits=base.lm_head(states[None])), {}, wanted[None])[0]
+        return row_losses(
+            lambda **_: argparse.Namespace(logits=base.lm_head(states[None])), {}, wanted[None]
+        )[0]
 
-    return torch.stack([checkpoint(loss, states, wanted, use_reentrant=False) for states, wanted in zip(hidden, labels)])
+    return torch.stack(
+        [
+            checkpoint(loss, states, wanted, use_reentrant=False)
+            for states, wanted in zip(hidden, labels)
+        ]
+    )
 
 
 @contextmanager
 def paged():
-    """Within this context bitsandbytes' paged tensors are plain CPU tensors, which a Ledger for "meta" does not count."""
+    """Within this context bitsandbytes' paged tensors are on the CPU, which a Ledger leaves out."""
+
     def on_cpu(*shape, dtype=torch.float32, device=None):
         tensor = torch.zeros(shape, dtype=dtype)
         tensor.is_paged = True
@@ -237,64 +297,86 @@ def paged():
     def nothing(*args, **kwargs):
         pass
 
-    with (mock.patch("bitsandbytes.functional.get_paged", on_cpu), mock.patch("bitsandbytes.functional.fill", nothing),
-          mock.patch("bitsandbytes.functional.prefetch_tensor", nothing)):
+    with (
+        mock.patch("bitsandbytes.functional.get_paged", on_cpu),
+        mock.patch("bitsandbytes.functional.fill", nothing),
+        mock.patch("bitsandbytes.functional.prefetch_tensor", nothing),
+    ):
         yield
 
 
-WAYS = {  # name: (settings, context, optimizer)
-    "torch's AdamW, every activation kept": (replace(REAL, checkpointing=False), nullcontext, None),
-    "and each layer computed again (`Settings.checkpointing`): as sealkit does": (REAL, nullcontext, None),
-    "and head and loss one row at a time, computed again": (REAL, partial(mock.patch, "sealkit.inner_loop.row_losses", row_by_row), None),
-    "as sealkit does, but bitsandbytes' AdamW8bit": (REAL, nullcontext, bnb.optim.AdamW8bit),
-    "as sealkit does, but PagedAdamW8bit, its state paged out": (REAL, paged, bnb.optim.PagedAdamW8bit),
+AS_SEALKIT_DOES = "and each layer computed again (`Recipe.checkpointing`): as sealkit does"
+IN_PARTS = partial(mock.patch, "sealkit.inner_loop.row_losses", row_by_row)
+WAYS = {  # name: (checkpointing, context, optimizer)
+    "torch's AdamW, every activation kept": (False, nullcontext, None),
+    AS_SEALKIT_DOES: (True, nullcontext, None),
+    "and head and loss one row at a time, computed again": (True, IN_PARTS, None),
+    "as sealkit does, but bitsandbytes' AdamW8bit": (True, nullcontext, bnb.optim.AdamW8bit),
+    "as sealkit does, but PagedAdamW8bit, its state paged out": (
+        True,
+        paged,
+        bnb.optim.PagedAdamW8bit,
+    ),
 }
+
+
+EXAM = "for comparison, the exam of such a pass: the first forward pass of 25 prompts of 140 tokens"
 
 
 def line(name, ledger, flop):
     """A row of a table: GiB by kind, and FLOP relative to `flop`, where that is not None."""
     gib = [f"{ledger.at_peak[kind] / GIB:.2f}" if ledger.at_peak[kind] else "–" for kind in KINDS]
-    return f"| {name} | **{ledger.peak / GIB:.2f}** | {' | '.join(gib)} | {f'{ledger.flop / flop:.2f}' if flop else '–'} |"
+    times = f"{ledger.flop / flop:.2f}" if flop else "–"
+    return f"| {name} | **{ledger.peak / GIB:.2f}** | {' | '.join(gib)} | {times} |"
 
 
 def tables(config=None):
     """Print the computed tables for a shape (Mistral-7B's)."""
-    policy, head = on_meta(config or MistralConfig()), f"| GiB at the peak | {' | '.join(KINDS)} | FLOP |\n|{'---|' * (len(KINDS) + 3)}"
+    policy = on_meta(config or MistralConfig())
+    head = f"| GiB at the peak | {' | '.join(KINDS)} | FLOP |\n|{'---|' * (len(KINDS) + 3)}"
     ledgers = {}
-    for name, (settings, context, optimizer) in WAYS.items():
+    for name, (checkpointing, context, optimizer) in WAYS.items():
         with context():
-            ledgers[name] = computed(policy, settings=settings, optimizer=optimizer)
+            ledgers[name] = computed(policy, optimizer=optimizer, checkpointing=checkpointing)
     plain = next(iter(ledgers.values())).flop
     print(f"5 adapters, rows of 512 tokens, float16 (computed)\n\n| training {head}")
     print("\n".join(line(name, ledger, plain) for name, ledger in ledgers.items()))
-    print(line("for comparison, the exam of such a pass: the first forward pass of 25 prompts of 140 tokens", exam(policy), None))
+    print(line(EXAM, exam(policy), None))
     print(f"\nAs sealkit does, by width (computed; FLOP for each adapter)\n\n| adapters {head}")
     for k in (1, 5, 10, 25):
         print(line(k, computed(policy, k), k * plain / 5))
 
 
 def rewards(count):
-    """Print what 8-bit Adam costs in reward: the bundled model, `count` validation passages with five trials each."""
+    """Print what 8-bit Adam costs in reward: the bundled model, `count` passages, 5 trials each."""
     model, tokenizer = sealkit.load_quantized("bundled", "cpu")
-    policy, passages = sealkit.attach_policy(model), sealkit.load_passages("bundled", "validation", count)
-    edits = sealkit.generate_self_edits(policy, tokenizer, passages, 4)
+    recipe, first = sealkit.recipe_for(tokenizer), None
+    passages = sealkit.load_passages("bundled", "validation", count)
+    policy = sealkit.Policy(sealkit.attach_policy(model, recipe), tokenizer, recipe)
+    edits = sealkit.generate_self_edits(policy.model, tokenizer, passages, 4)
     pairs = [(passage, edit) for passage, own in zip(passages, edits) for edit in ("", *own)]
-    print("| optimizer | mean reward | same reward as with AdamW | mean loss at the last step | s |\n|---|---|---|---|---|")
+    print(
+        "| optimizer | mean reward | same reward as with AdamW | mean loss at the last step | s |"
+    )
+    print(f"|{'---|' * 5}")
     for name, optimizer in {"AdamW": torch.optim.AdamW, "AdamW8bit": bnb.optim.AdamW8bit}.items():
         start = time.perf_counter()
         with mock.patch("torch.optim.AdamW", optimizer):
-            trials = run_trials(policy, tokenizer, pairs)
+            trials = run_trials(policy, knowledge, pairs)
         seconds, got = time.perf_counter() - start, [trial.reward for trial in trials]
-        first = got if name == "AdamW" else first
-        same, loss = sum(a == b for a, b in zip(got, first)) / len(got), sum(trial.losses[-1] for trial in trials) / len(got)
-        print(f"| {name} | {sum(got) / len(got):.1%} | {same:.1%} of {len(got)} trials | {loss:.4f} | {seconds:.1f} |")
+        first = first or got
+        same = f"{sum(a == b for a, b in zip(got, first)) / len(got):.1%} of {len(got)} trials"
+        mean, loss = sum(got) / len(got), sum(trial.losses[-1] for trial in trials) / len(got)
+        print(f"| {name} | {mean:.1%} | {same} | {loss:.4f} | {seconds:.1f} |")
 
 
 @contextmanager
 def capped(gib):
-    """Within this context this process may take `gib` GiB of the GPU's memory, beside what CUDA itself takes."""
+    """Within this context this process may take `gib` GiB of the GPU, beside what CUDA takes."""
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(min(1.0, gib * GIB / torch.cuda.get_device_properties(0).total_memory))
+    torch.cuda.set_per_process_memory_fraction(
+        min(1.0, gib * GIB / torch.cuda.get_device_properties(0).total_memory)
+    )
     try:
         yield
     finally:
@@ -302,17 +384,23 @@ def capped(gib):
         torch.cuda.empty_cache()
 
 
-def full_rows(k, dtype=torch.float16, device="cuda", config=None, tokens=512):
-    """A Workload (policy, tokenizer, pairs, settings) of k rows of exactly `tokens` tokens on Mistral-7B's shape, computing in `dtype`."""
-    choose = sealkit.loading.choose
-    with mock.patch("sealkit.loading.choose", lambda *a: replace(choose(*a), dtype=dtype)):
+def full_rows(k, dtype=torch.float16, device="cuda", config=None, **changes):
+    """(Policy, pairs): k rows of exactly 512 tokens on Mistral-7B's shape, computing in `dtype`.
+
+    changes: of a real model's recipe.
+    """
+    choose, tokens = sealkit.loading.choose, 512
+    in_dtype = mock.patch("sealkit.loading.choose", lambda *a: replace(choose(*a), dtype=dtype))
+    with in_dtype:
         work = mistral_7b(k, config, sequences=10, length=tokens // 8, device=device)
-    work.settings = replace(REAL, max_tokens=tokens)
-    return work
+    prompts = work.policy.recipe.prompts  # short ones, and a vocabulary that has their words
+    recipe = replace(REAL, **{"prompts": prompts, "max_tokens": tokens} | changes)
+    work.policy.model.recipe = recipe
+    return replace(work.policy, recipe=recipe), work.pairs
 
 
 def peak_of(function, device):
-    """(what `function` returns, seconds, bytes that torch had allocated at most): nan bytes on a CPU."""
+    """(what `function` returns, seconds, bytes that torch had allocated at most; nan on a CPU)."""
     cuda = torch.device(device).type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -320,37 +408,52 @@ def peak_of(function, device):
     result = function()
     if cuda:
         torch.cuda.synchronize()
-    return result, time.perf_counter() - start, torch.cuda.max_memory_allocated() if cuda else float("nan")
+    most = torch.cuda.max_memory_allocated() if cuda else float("nan")
+    return result, time.perf_counter() - start, most
+
+
+def first_one(rewards, alone):
+    """A selection rule by which there is always something to learn."""
+    return [0]
 
 
 def t4(device="cuda", config=None, passages=2, steps=REAL.steps):
-    """Print peak memory and minutes of a pass, and of `run_seal` with two iterations, on a T4's memory and in its dtype."""
-    work = full_rows(5, device=device, config=config)
+    """Print peak and minutes of a pass and of `run_seal`, on a T4's memory and in its dtype."""
+    policy, pairs = full_rows(5, device=device, config=config, steps=steps, keep=first_one)
     with capped(T4_GIB) if device == "cuda" else nullcontext():
-        settings = replace(work.settings, steps=steps)
-        trials, seconds, peak = peak_of(partial(run_trials, work.policy, work.tokenizer, work.pairs, settings), device)
-        print(f"A pass of {len(trials)} adapters of {trials[0].tokens} tokens, {steps} steps, exam: {seconds / 60:.1f} min, "
-              f"peak {peak / GIB:.2f} GiB")
-        texts = [passage for passage, _ in work.pairs[:passages]]
-        learn = sealkit.Reinforcement(epochs=2, learning_rate=3e-4, checkpointing=True)
-        run = partial(sealkit.run_seal, work.policy, work.tokenizer, texts, 2, 5, settings=settings, reinforcement=learn, keep=lambda *_: [0])
+        trials, seconds, peak = peak_of(partial(run_trials, policy, knowledge, pairs), device)
+        pace = f"{len(trials)} adapters of {trials[0].tokens} tokens, {steps} steps"
+        took = f"{seconds / 60:.1f} min, peak {peak / GIB:.2f} GiB"
+        print(f"A pass of {pace}, exam: {took}")
+        texts = [passage for passage, _ in pairs[:passages]]
+        run = partial(sealkit.run_seal, policy.model, policy.tokenizer, texts, 2, 5)
         history, seconds, peak = peak_of(run, device)
-        count = sum(len(group) + 1 for iteration in history.iterations for group in iteration.trials)
-        print(f"run_seal, 2 iterations of {len(texts)} passages ({count} trials): {seconds / 60:.1f} min, peak {peak / GIB:.2f} GiB")
+        groups = [group for iteration in history.iterations for group in iteration.trials]
+        pace = (
+            f"2 iterations of {len(texts)} passages ({sum(len(own) + 1 for own in groups)} trials)"
+        )
+        print(f"run_seal, {pace}: {seconds / 60:.1f} min, peak {peak / GIB:.2f} GiB")
 
 
 def main():
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--t4", action="store_true", help="measure on this GPU with a T4's memory instead")
-    parser.add_argument("--rewards", type=int, metavar="N", help="measure 8-bit Adam's reward on N passages instead")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--t4", action="store_true", help="measure on this GPU with a T4's memory instead"
+    )
+    parser.add_argument(
+        "--rewards", type=int, metavar="N", help="measure 8-bit Adam's reward on N passages instead"
+    )
     args = parser.parse_args()
     if args.rewards:
         return rewards(args.rewards)
     if not args.t4:
         return tables()
     if not torch.cuda.is_available():
-        print("--t4 measures on a CUDA GPU, and there is none here: without --t4 the memory is computed.", file=sys.stderr)
+        said = "--t4 measures on a CUDA GPU, and there is none: without it the memory is computed."
+        print(said, file=sys.stderr)
         return 2
     print(sealkit.environment("bundled"))
     t4()
