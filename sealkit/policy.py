@@ -122,7 +122,9 @@ class Policy:
 
     def weights(self):
         """A copy of the LoRA's tensors, on the CPU, by the names that PEFT saves them with."""
-        tensors = peft.get_peft_model_state_dict(self.model, adapter_name=self.model.active_adapter)
+        tensors = peft.get_peft_model_state_dict(
+            self.model, adapter_name=self.model.active_adapter, save_embedding_layers=False
+        )
         return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
     def load(self, weights):
