@@ -122,6 +122,15 @@ def test_weights_are_a_copy_that_can_be_put_back(policy):
     assert all(torch.equal(policy.weights()[name], tensor + 1) for name, tensor in start.items())
 
 
+def test_weights_ask_the_hub_for_nothing(policy, monkeypatch):
+    """As PEFT does by default, to see whether the vocabulary has grown, for a model of a hub id."""
+    asked = "peft.utils.save_and_load.check_file_exists_on_hf_hub"
+    monkeypatch.setattr(asked, lambda *args: pytest.fail("the hub was asked"))
+    config = policy.model.peft_config["default"]
+    monkeypatch.setattr(config, "base_model_name_or_path", "some/model")
+    assert len(policy.weights()) == 2 * 28
+
+
 def test_a_policy_may_have_its_lora_under_any_name(model_and_tokenizer, validation):
     """As a stock adapter may that was loaded by `PeftModel.from_pretrained(adapter_name=...)`."""
     model, tokenizer = model_and_tokenizer
