@@ -12,7 +12,7 @@ import torch
 from . import compare, environment, estimate_run, load_passages, load_quantized, run_seal
 from .loading import BUNDLED_MODEL, choose, weight_bytes
 from .outer_loop import excerpt
-from .passages import source_for
+from .tasks.passages import source_for
 from .plots import plot_comparison, plot_rewards
 from .prompts import prompts_for
 from .runs import RunError

@@ -11,7 +11,7 @@ import pytest
 
 import sealkit
 from conftest import PAPER
-from sealkit.passages import hold_out, save_passages, source_for
+from sealkit.tasks.passages import hold_out, save_passages, source_for
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])

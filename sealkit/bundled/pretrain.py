@@ -21,7 +21,7 @@ from transformers import MistralConfig, MistralForCausalLM
 from ..exam import exam_prompt
 from ..inner_loop import collate
 from ..loading import BUNDLED_MODEL
-from ..passages import Passage, Question
+from ..tasks.passages import Passage, Question
 from ..plots import plot_pretraining
 from ..self_edits import STYLES, self_edit_prompt
 from . import world

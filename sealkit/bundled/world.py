@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass
 from itertools import cycle
 
-from ..passages import BUNDLED, SPLITS, Passage, Question, save_passages
+from ..tasks.passages import BUNDLED, SPLITS, Passage, Question, save_passages
 
 ONSETS = """Bram Cal Dor El Fen Gar Hal Ing Jor Kel Lor Mar Nor Ost Pel Quen Ram Sel Tor Ul Ven Wol Yar Zan
 Ash Bel Cor Dun Em Fal Gil Hem Isk Jen Kor Lan Mel Nev Or Pol Rus Sar Tam Ur Vil Wen Yor Zel

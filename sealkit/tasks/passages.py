@@ -1,0 +1,284 @@
+"""Passages with closed-book questions: the bundled world's, SQuAD's, or your own from a file.
+
+A row of a file is of one of these forms:
+- {"title": str, "text": str, "questions": [{"question": str, "answers": [str]}], "oracle": str};
+- one question, as `datasets` has SQuAD: {"title", "context", "question", "answers": {"text": [str]}};
+- an article of SQuAD's own files: {"title", "paragraphs": [{"context", "qas": [questions]}]}.
+"passage" or "context" may stand for "text", "qas" for "questions", "answer" for "answers"; title and
+oracle may be missing. Answers are one or several texts, numbers, booleans (true: "true" and "yes")
+or {"text": ...} with these. Questions that say "is_impossible" or have no answers in their list are
+left out, and rows of the same title and text are merged. In SQuAD's two forms underscores of a title
+become spaces, and a passage keeps QUESTIONS questions.
+"""
+
+import io
+import json
+import logging
+import os
+import re
+import reprlib
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pydantic
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import LocalEntryNotFoundError
+from pyarrow import ArrowException, parquet
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, StrictStr
+
+from ..loading import BUNDLED_MODEL, choose
+from ..memo import write_whole
+
+BUNDLED = Path(__file__).parents[1] / "bundled"
+SPLITS = ("train", "validation", "test")
+HELD_OUT = 4  # one passage in so many of a file's is for testing
+QUESTIONS = 5  # most passages of SQuAD have five, a few over twenty
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a passage and the answers that count as right (one is enough)."""
+
+    question: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A short text C with its exam τ. `oracle` is a complete, faithful self-edit, or empty."""
+
+    title: str
+    text: str
+    questions: tuple[Question, ...]
+    oracle: str = ""
+
+
+def source_for(model=None):
+    """The source for `load_passages` that goes with a model, unless SEALKIT_DATA names one.
+
+    >>> source_for("bundled"), source_for("some/model")
+    ('bundled', 'squad')
+    """
+    fitting = "bundled" if choose(model).path == BUNDLED_MODEL else "squad"
+    return os.environ.get("SEALKIT_DATA") or fitting
+
+
+def load_passages(source=None, split=None, limit=None):
+    """Passages of one split of the bundled world, of SQuAD, or of a file of your own: list[Passage].
+
+    source: "bundled"; "squad" (https://huggingface.co/datasets/rajpurkar/squad, downloaded once);
+        the path of a file: JSON (a list of rows, {"data": rows} or one row), JSON lines or Parquet,
+        for rows see this module; None for what goes with this machine's model, see `source_for`.
+    split: "train", "validation" or "test". SQuAD's own test split is not public, so "test" is its
+        validation split. A file's last titles, a quarter of its passages, are its "test" (and
+        "validation"), the others its "train". None: "train", but all of a file given as source.
+    limit: at most this many, from the start; None for all.
+    Raises ValueError naming file, row and question, FileNotFoundError if there is no such file,
+    RuntimeError if SQuAD cannot be downloaded.
+
+    >>> len(load_passages("bundled", "test", limit=2))
+    2
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}: ask for at least one passage, or None for all.")
+    if source is None:
+        source, split = source_for(), split or "train"
+    if split not in (None, *SPLITS):
+        raise ValueError(f"There is no split {split!r}: use one of {', '.join(SPLITS)}.")
+    if source in ("bundled", "squad"):
+        path = BUNDLED / f"{split or 'train'}.jsonl" if source == "bundled" else _squad(split)
+        return group_questions(_rows(path))[:limit]
+    if not (path := Path(source)).is_file():
+        remedy = "give 'bundled', 'squad' or the path of a file of passages"
+        raise FileNotFoundError(f"No file {str(source)!r}: {remedy}.")
+    passages = group_questions(_rows(path), repr(path.name))
+    if split:
+        train, test = hold_out(passages, max(1, len(passages) // HELD_OUT))
+        passages = train if split == "train" else test
+    return passages[:limit]
+
+
+def hold_out(passages, count):
+    """Split passages into (train, test), no text and no title in both: the last titles are the test.
+
+    count: of test passages, at most. Titles are kept whole because passages of one article tell of
+    the same things. Passages without a title stand for themselves.
+    Raises ValueError if there are too few titles for both sides.
+
+    >>> train, test = hold_out([Passage(title, title + n, ()) for title in "AB" for n in "12"], 1)
+    >>> [passage.text for passage in train], [passage.text for passage in test]
+    (['A1', 'A2'], ['B1'])
+    """
+    groups = {}
+    for passage in passages:
+        groups.setdefault(passage.title or passage.text, []).append(passage)
+    articles, test = list(groups.values()), []
+    while len(articles) > 1 and len(test) < count:
+        test = articles.pop() + test
+    texts = {passage.text for passage in test}
+    train = [passage for article in articles for passage in article if passage.text not in texts]
+    if not test or not train:
+        counted = f"{len(passages)} passages of {len(groups)} titles"
+        raise ValueError(f"{counted} cannot be split: give passages of at least two titles.")
+    return train, test[:count]
+
+
+def save_passages(path, passages):
+    """Write passages as JSON lines that `load_passages` reads: all of them or, on an error, none.
+
+    Raises ValueError, naming the passage, for one that could not be read again.
+
+    >>> save_passages("p.jsonl", [Passage("Rain", "", (Question("Why?", ("clouds",)),))])
+    Traceback (most recent call last):
+    ValueError: 'p.jsonl' is not written, passage 1, text: field required ({...}), so mend it or take it out.
+    """
+    lines = []
+    for number, passage in enumerate(passages, 1):
+        row = {field: value for field, value in asdict(passage).items() if value}
+        _checked(row, f"{str(path)!r} is not written, passage {number}")
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    write_whole(path, "".join(lines).encode("utf-8"))
+
+
+def group_questions(rows, name=""):
+    """The passages of rows (dicts of the forms above), in their order: list[Passage].
+
+    name: of their file; with it a log line tells what was merged or left out.
+    Raises ValueError naming row and question, also if there are none to answer.
+
+    >>> row = {"context": "A tower, 3 m high.", "question": "How high?", "answers": {"text": [3]}}
+    >>> group_questions([row, row])[0].questions
+    (Question(question='How high?', answers=('3',)),)
+    """
+    found, told = {}, Counter()
+    for place, squad, row in _parts(rows):
+        checked = _checked(row, f"{name}, {place}" if name else place)
+        key = (checked.title or "").replace("_", " " if squad else "_"), checked.text
+        told["repeated passages"] += key in found and not squad
+        known, _ = found.setdefault(key, ({}, checked.oracle or ""))
+        for asked in checked.questions:
+            question = Question(asked.question, tuple(dict.fromkeys(asked.answers)))
+            if not asked.answers:
+                told["unanswerable questions"] += 1
+            elif question in known:
+                told["repeated questions"] += 1
+            elif squad and len(known) == QUESTIONS:
+                told[f"questions beyond {QUESTIONS} of a passage"] += 1
+            else:
+                known[question] = True
+    if name and +told:
+        counts = ", ".join(f"{count} {what}" for what, count in (+told).items())
+        logging.getLogger(__name__).warning("%s: left out or merged %s.", name, counts)
+    passages = [Passage(*key, tuple(q), oracle) for key, (q, oracle) in found.items() if q]
+    if not passages:
+        raise ValueError(f"{name or 'The rows'}: no question to answer in it, give at least one.")
+    return passages
+
+
+def _parts(rows):
+    """(place, whether in a form of SQuAD's, row) of each passage: a row or a paragraph of one."""
+    for number, row in enumerate(rows, 1):
+        if isinstance(row, dict) and isinstance(row.get("paragraphs"), list):
+            for n, part in enumerate(row["paragraphs"], 1):
+                part = {"title": row.get("title")} | part if isinstance(part, dict) else part
+                yield f"row {number}, paragraph {n}", True, part
+        else:
+            flat = isinstance(row, dict) and "question" in row and "questions" not in row
+            yield f"row {number}", flat, row | {"questions": [row]} if flat else row
+
+
+def _rows(path):
+    """The rows of a Parquet file, of a JSON list, object or {"data": list}, or of JSON lines."""
+    data, values, end = path.read_bytes(), [], 0
+    blank, parse = re.compile(r"[\s\ufeff]*"), json.JSONDecoder().raw_decode
+    try:
+        if data.startswith(b"PAR1"):
+            return parquet.read_table(io.BytesIO(data)).to_pylist()
+        text = data.decode("utf-8-sig")
+        while (start := blank.match(text, end).end()) < len(text):
+            value, end = parse(text, start)
+            values.append(value)
+    except (ArrowException, OSError, ValueError, RecursionError) as error:
+        reason = f"no JSON, JSON lines or Parquet ({' '.join(str(error).split())})"
+        raise ValueError(f"{path.name!r} is {reason}: mend it, or save it as such.") from None
+    rows = values[0] if len(values) == 1 else values
+    rows = rows.get("data", rows) if isinstance(rows, dict) else rows
+    return rows if isinstance(rows, list) else [rows]
+
+
+def _squad(split):
+    """The hub's file of a split of SQuAD: Path. Once it is in the cache, no network is needed."""
+    split = "train" if split in (None, "train") else "validation"
+    file = f"plain_text/{split}-00000-of-00001.parquet"
+    place = {"repo_id": "rajpurkar/squad", "filename": file, "repo_type": "dataset"}
+    try:
+        return Path(hf_hub_download(**place, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        get_hf_file_metadata(hf_hub_url(**place), timeout=5)  # asks once; a download, for 30 s
+        return Path(hf_hub_download(**place))
+    except Exception as error:  # the hub's, its HTTP library's or the disk's
+        remedy = "connect to the network, or give the path of a file of passages"
+        raise RuntimeError(f"SQuAD could not be loaded ({error!r:.200}): {remedy}.") from error
+
+
+def _checked(row, where):
+    """The row as a _Row; a ValueError of one sentence if it is none."""
+    try:
+        return _Row.model_validate(row)
+    except pydantic.ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+    place = [str(part + 1) if isinstance(part, int) else part for part in fault["loc"]]
+    where = f"{where}, {', '.join(place).replace('s, ', ' ')}" if place else where
+    message = fault["msg"].removeprefix("Value error, ").split(" or instance of ")[0]
+    message = f"{message[0].lower()}{message[1:]} ({reprlib.repr(fault['input'])})"
+    raise ValueError(f"{where}: {message}, so mend it or take it out.")
+
+
+def _written(value):
+    """A finite number or boolean as JSON writes it, None for a text that shows nothing; else itself."""
+    if isinstance(value, (int, float)) and abs(value) < float("inf"):
+        return json.dumps(value)
+    shows = not isinstance(value, str) or any(c.isprintable() and c != " " for c in value)
+    return value if shows else None
+
+
+def _sound(text):
+    if "\0" in text or _written(text) is None:
+        raise ValueError("text should have something to see in it, and no NUL")
+    return text
+
+
+def _answers(value, info: pydantic.ValidationInfo):
+    """The answers in a list, whether they came as one, as several or as SQuAD's {"text": ...}."""
+    if info.data.get("is_impossible"):
+        return []
+    value = value.get("text") if isinstance(value, dict) else value
+    values = value if isinstance(value, (list, tuple)) else [value]
+    values = [v.get("text") if isinstance(v, dict) else v for v in values]
+    said = [_written(v) for v in values if v is None or _written(v) is not None] or values
+    return said + ["yes" if v else "no" for v in values if isinstance(v, bool)]
+
+
+_Text = Annotated[StrictStr, AfterValidator(_sound)]
+_Label = Annotated[_Text | None, BeforeValidator(_written)]
+
+
+class _Question(pydantic.BaseModel):
+    question: Annotated[_Text, AfterValidator(str.strip)]
+    is_impossible: bool | None = None
+    answers: Annotated[list[_Text], BeforeValidator(_answers)] = Field(
+        None, validate_default=True, validation_alias=AliasChoices("answers", "answer")
+    )
+
+
+class _Row(pydantic.BaseModel):
+    title: _Label = None
+    text: _Text = Field(validation_alias=AliasChoices("text", "context", "passage"))
+    questions: list[_Question] = Field(
+        min_length=1, validation_alias=AliasChoices("questions", "qas")
+    )
+    oracle: _Label = None
