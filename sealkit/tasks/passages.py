@@ -34,6 +34,7 @@ from ..memo import write_whole
 BUNDLED = Path(__file__).parents[1] / "bundled"
 SPLITS = ("train", "validation", "test")
 HELD_OUT = 4  # one passage in so many of a file's is for testing
+BLANK = re.compile(r"[\s\u200b-\u200f\u2060-\u2064\ufeff]*")
 QUESTIONS = 5  # most passages of SQuAD have five, a few over twenty
 
 
@@ -132,7 +133,7 @@ def save_passages(path, passages):
 
     >>> save_passages("p.jsonl", [Passage("Rain", "", (Question("Why?", ("clouds",)),))])
     Traceback (most recent call last):
-    ValueError: 'p.jsonl' is not written, passage 1, text: field required ({...}), so mend it or take it out.
+    ValueError: 'p.jsonl' is not written, passage 1, text: field required, so mend it or take it out.
     """
     lines = []
     for number, passage in enumerate(passages, 1):
@@ -192,13 +193,12 @@ def _parts(rows):
 def _rows(path):
     """The rows of a Parquet file, of a JSON list, object or {"data": list}, or of JSON lines."""
     data, values, end = path.read_bytes(), [], 0
-    blank, parse = re.compile(r"[\s\ufeff]*"), json.JSONDecoder().raw_decode
     try:
         if data.startswith(b"PAR1"):
             return parquet.read_table(io.BytesIO(data)).to_pylist()
         text = data.decode("utf-8-sig")
-        while (start := blank.match(text, end).end()) < len(text):
-            value, end = parse(text, start)
+        while (start := BLANK.match(text, end).end()) < len(text):
+            value, end = json.JSONDecoder().raw_decode(text, start)
             values.append(value)
     except (ArrowException, OSError, ValueError, RecursionError) as error:
         reason = f"no JSON, JSON lines or Parquet ({' '.join(str(error).split())})"
@@ -231,24 +231,29 @@ def _checked(row, where):
         return _Row.model_validate(row)
     except pydantic.ValidationError as error:
         fault = error.errors(include_url=False)[0]
-    place = [str(part + 1) if isinstance(part, int) else part for part in fault["loc"]]
-    where = f"{where}, {', '.join(place).replace('s, ', ' ')}" if place else where
+    for p in fault["loc"]:
+        where = f"{where.removesuffix('s')} {p + 1}" if isinstance(p, int) else f"{where}, {p}"
     message = fault["msg"].removeprefix("Value error, ").split(" or instance of ")[0]
-    message = f"{message[0].lower()}{message[1:]} ({reprlib.repr(fault['input'])})"
+    shown = "" if fault["type"] == "missing" else f" ({reprlib.repr(fault['input']):.60})"
+    message = f"{message[0].lower()}{message[1:]}{shown}"
     raise ValueError(f"{where}: {message}, so mend it or take it out.")
 
 
 def _written(value):
-    """A finite number or boolean as JSON writes it, None for a text that shows nothing; else itself."""
-    if isinstance(value, (int, float)) and abs(value) < float("inf"):
-        return json.dumps(value)
-    shows = not isinstance(value, str) or any(c.isprintable() and c != " " for c in value)
-    return value if shows else None
+    """A finite number or a boolean as JSON writes it; all else as it is."""
+    finite = isinstance(value, (int, float)) and abs(value) < float("inf")
+    return json.dumps(value) if finite else value
 
 
-def _sound(text):
-    if "\0" in text or _written(text) is None:
-        raise ValueError("text should have something to see in it, and no NUL")
+def _whole(text):
+    if re.search("[\0\ud800-\udfff]", text):
+        raise ValueError("text should have no NUL and no half of a surrogate pair")
+    return text
+
+
+def _filled(text):
+    if BLANK.fullmatch(text):
+        raise ValueError("text should have something to see in it")
     return text
 
 
@@ -259,12 +264,14 @@ def _answers(value, info: pydantic.ValidationInfo):
     value = value.get("text") if isinstance(value, dict) else value
     values = value if isinstance(value, (list, tuple)) else [value]
     values = [v.get("text") if isinstance(v, dict) else v for v in values]
-    said = [_written(v) for v in values if v is None or _written(v) is not None] or values
-    return said + ["yes" if v else "no" for v in values if isinstance(v, bool)]
+    said = [v for v in values if not (isinstance(v, str) and BLANK.fullmatch(v))] or values
+    spoken = ["yes" if v else "no" for v in values if isinstance(v, bool)]
+    return [_written(v) for v in said] + spoken
 
 
-_Text = Annotated[StrictStr, AfterValidator(_sound)]
-_Label = Annotated[_Text | None, BeforeValidator(_written)]
+_Line = Annotated[StrictStr, AfterValidator(_whole)]
+_Text = Annotated[_Line, AfterValidator(_filled)]
+_Label = Annotated[_Line | None, BeforeValidator(_written)]
 
 
 class _Question(pydantic.BaseModel):
