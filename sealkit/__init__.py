@@ -11,9 +11,9 @@ from .exam import answer_questions, grade
 from .inner_loop import Settings, Trial, attach_policy, evaluate_self_edits
 from .loading import environment, load_quantized
 from .outer_loop import History, Iteration, Reinforcement, run_seal
-from .tasks.passages import Passage, Question, load_passages
 from .runs import RunError
 from .self_edits import generate_self_edits, training_sequences
+from .tasks.passages import Passage, Question, load_passages
 
 __all__ = [
     "Comparison", "Estimate", "History", "Iteration", "Passage", "Question", "Reinforcement", "RunError", "Settings", "Trial", "answer_questions",

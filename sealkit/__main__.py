@@ -12,17 +12,17 @@ import torch
 from . import compare, environment, estimate_run, load_passages, load_quantized, run_seal
 from .loading import BUNDLED_MODEL, choose, weight_bytes
 from .outer_loop import excerpt
-from .tasks.passages import source_for
 from .plots import plot_comparison, plot_rewards
 from .prompts import prompts_for
 from .runs import RunError
+from .tasks.passages import source_for
 
 
 def main(arguments=None):
     """The command line; returns the exit status: 2 and one sentence on stderr for bad input."""
     parser = argparse.ArgumentParser(prog="python -m sealkit", description=__doc__)
     parser.add_argument("--model", help="'bundled', a folder or a hub id (default: what this machine can carry)")
-    parser.add_argument("--data", metavar="squad|FILE", help="'bundled', 'squad', or a JSON or JSONL file of passages, of which the last "
+    parser.add_argument("--data", metavar="squad|FILE", help="'bundled', 'squad', or a file of passages (JSON, JSONL or Parquet), of which the last "
                         "titles, a quarter, are held out (default: $SEALKIT_DATA, else bundled for the bundled model, else squad)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--iterations", type=int, default=2, help="ReSTEM iterations (default: %(default)s)")

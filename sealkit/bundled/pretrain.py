@@ -21,9 +21,9 @@ from transformers import MistralConfig, MistralForCausalLM
 from ..exam import exam_prompt
 from ..inner_loop import collate
 from ..loading import BUNDLED_MODEL
-from ..tasks.passages import Passage, Question
 from ..plots import plot_pretraining
 from ..self_edits import STYLES, self_edit_prompt
+from ..tasks.passages import Passage, Question
 from . import world
 from .tokenizer import train_tokenizer
 

@@ -240,20 +240,15 @@ def _checked(row, where):
 
 
 def _written(value):
-    """A finite number or a boolean as JSON writes it; all else as it is."""
-    finite = isinstance(value, (int, float)) and abs(value) < float("inf")
-    return json.dumps(value) if finite else value
+    """A number or boolean as JSON writes it, None for a blank text; NaN and all else as it is."""
+    if isinstance(value, (int, float)) and abs(value) < float("inf"):
+        return json.dumps(value)
+    return None if isinstance(value, str) and BLANK.fullmatch(value) else value
 
 
-def _whole(text):
-    if re.search("[\0\ud800-\udfff]", text):
-        raise ValueError("text should have no NUL and no half of a surrogate pair")
-    return text
-
-
-def _filled(text):
-    if BLANK.fullmatch(text):
-        raise ValueError("text should have something to see in it")
+def _sound(text):
+    if BLANK.fullmatch(text) or re.search("[\0\ud800-\udfff]", text):
+        raise ValueError("text should be visible, without NUL or half a surrogate pair")
     return text
 
 
@@ -264,14 +259,12 @@ def _answers(value, info: pydantic.ValidationInfo):
     value = value.get("text") if isinstance(value, dict) else value
     values = value if isinstance(value, (list, tuple)) else [value]
     values = [v.get("text") if isinstance(v, dict) else v for v in values]
-    said = [v for v in values if not (isinstance(v, str) and BLANK.fullmatch(v))] or values
-    spoken = ["yes" if v else "no" for v in values if isinstance(v, bool)]
-    return [_written(v) for v in said] + spoken
+    said = [t for v in values if (t := _written(v)) is not None or v is None] or values
+    return said + ["yes" if v else "no" for v in values if isinstance(v, bool)]
 
 
-_Line = Annotated[StrictStr, AfterValidator(_whole)]
-_Text = Annotated[_Line, AfterValidator(_filled)]
-_Label = Annotated[_Line | None, BeforeValidator(_written)]
+_Text = Annotated[StrictStr, AfterValidator(_sound)]
+_Label = Annotated[_Text | None, BeforeValidator(_written)]
 
 
 class _Question(pydantic.BaseModel):
