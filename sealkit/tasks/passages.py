@@ -267,7 +267,7 @@ _Text = Annotated[StrictStr, AfterValidator(_sound)]
 _Label = Annotated[_Text | None, BeforeValidator(_written)]
 
 
-class _Question(pydantic.BaseModel):
+class _Asked(pydantic.BaseModel):
     question: Annotated[_Text, AfterValidator(str.strip)]
     is_impossible: bool | None = None
     answers: Annotated[list[_Text], BeforeValidator(_answers)] = Field(
@@ -278,7 +278,5 @@ class _Question(pydantic.BaseModel):
 class _Row(pydantic.BaseModel):
     title: _Label = None
     text: _Text = Field(validation_alias=AliasChoices("text", "context", "passage"))
-    questions: list[_Question] = Field(
-        min_length=1, validation_alias=AliasChoices("questions", "qas")
-    )
+    questions: list[_Asked] = Field(min_length=1, validation_alias=AliasChoices("questions", "qas"))
     oracle: _Label = None
