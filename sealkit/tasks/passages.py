@@ -221,8 +221,9 @@ def _squad(split):
         get_hf_file_metadata(hf_hub_url(**place), timeout=5)  # asks once; a download, for 30 s
         return Path(hf_hub_download(**place))
     except Exception as error:  # the hub's, its HTTP library's or the disk's
+        reason = str(error).partition("\n")[0] or type(error).__name__
         remedy = "connect to the network, or give the path of a file of passages"
-        raise RuntimeError(f"SQuAD could not be loaded ({error!r:.200}): {remedy}.") from error
+        raise RuntimeError(f"SQuAD could not be loaded ({reason}): {remedy}.") from error
 
 
 def _checked(row, where):
