@@ -10,7 +10,7 @@ import torch
 import sealkit
 from families import save
 from sealkit.__main__ import main
-from sealkit.passages import save_passages
+from sealkit.tasks.passages import save_passages
 
 
 def test_a_small_run_tells_its_story_and_leaves_its_record(tmp_path):
