@@ -254,6 +254,16 @@ def lines(*rows, end="\n"):
     return "".join(json.dumps(row) + end for row in rows)
 
 
+def test_csv_of_one_question_a_row(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text(f'title,context,question,answer\nOrra,"{TEXT}",{WHEN},1891\nOrra,"{TEXT}",{WHO},Mara Venn\n')
+    (passage,) = sealkit.load_passages(path)
+    assert [q.answers for q in passage.questions] == [("1891",), ("Mara Venn",)]
+    path.write_text('title,context\n"Orra')
+    with pytest.raises(ValueError, match="'p.csv'"):
+        sealkit.load_passages(path)
+
+
 def parquet(rows):
     file = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
@@ -286,7 +296,7 @@ KINDS = {
     "datasets of SQuAD 2": (lines(flat(), flat(WHO, [])), [{WHEN: ("1891",)}]),
     "datasets to_parquet": (parquet([flat(), flat(WHO, ["Mara Venn"])]), [{WHEN: ("1891",), WHO: ("Mara Venn",)}]),
     "own rows as Parquet": (parquet([own(), own(title="B")]), [{WHEN: ("1891",)}] * 2),
-    "a damaged Parquet file": (parquet([flat()])[:-40], "no JSON, JSON lines or Parquet"),
+    "a damaged Parquet file": (parquet([flat()])[:-40], "no JSON, JSON lines, CSV or Parquet"),
     "pandas, records": (PANDAS, [{WHEN: ("1891",)}, {WHO: ("Mara Venn",)}]),
     "pandas, columns": ({key: {str(i): row[key] for i, row in enumerate(PANDAS)} for key in PANDAS[0]}, "row 1, title: .* valid string"),
     "pandas, index": ({str(i): row for i, row in enumerate(PANDAS)}, "row 1, text: field required"),
@@ -317,10 +327,10 @@ KINDS = {
     "an empty object": ({}, "row 1, text: field required"),
     "no rows": ({"data": []}, "no question to answer"),
     "an article without paragraphs": ({"data": [{"title": "t", "paragraphs": []}]}, "no question to answer"),
-    "UTF-16": (json.dumps([own()]).encode("utf-16"), "no JSON, JSON lines or Parquet"),
+    "UTF-16": (json.dumps([own()]).encode("utf-16"), "no JSON, JSON lines, CSV or Parquet"),
     "latin-1": (json.dumps([own(text="Caf\xe9")], ensure_ascii=False).encode("latin-1"), "can't decode byte 0xe9"),
-    "gzip": (gzip.compress(lines(own()).encode()), "no JSON, JSON lines or Parquet"),
-    "CSV": (f'title,context,question,answer\nOrra,"{TEXT}",{WHEN},1891\n', "no JSON, JSON lines or Parquet .*save it as such"),
+    "gzip": (gzip.compress(lines(own()).encode()), "no JSON, JSON lines, CSV or Parquet"),
+    "CSV without its suffix": (f'title,context,question,answer\nOrra,"{TEXT}",{WHEN},1891\n', "no JSON, JSON lines, CSV or Parquet .*save it as such"),
     "a web page": ("<!DOCTYPE html>\n<html></html>\n", "line 1 column 1"),
     "a trailing comma in a list": ("[" + json.dumps(own()) + ",\n]", "line [12] column"),
     "a trailing comma in an object": (json.dumps(own())[:-1] + ",}", "line 1 column"),
