@@ -6,9 +6,11 @@ A run's folder is never half of anything but its journal's last line; that is cu
 import hashlib
 import json
 import os
+import shutil
 import zlib
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from uuid import uuid4
 
 import filelock
 from accelerate import PartialState
@@ -131,8 +133,8 @@ class Journal(dict):
         data = save({name: tensor.contiguous() for name, tensor in weights.items()})
         with failing(folder):
             folder.mkdir(exist_ok=True)
+            write_whole(folder / ADAPTER, data)
         write_json(folder / "adapter_config.json", self.config.to_dict() | {"inference_mode": True})
-        write_whole(folder / ADAPTER, data)
         return hashlib.sha256(data).hexdigest()
 
     def read(self, key, value):
@@ -200,7 +202,7 @@ def hold(folder):
     """Hold a run's folder, new or old, for this process, until it ends, however it ends."""
     with failing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        there = {path.name for path in folder.iterdir()} - {".lock", "run.json.tmp"}
+        there = {path.name for path in folder.iterdir() if path.suffix != ".tmp"} - {".lock"}
     where, lock = repr(str(folder)), filelock.FileLock(folder / ".lock", timeout=0)
     if "trials.jsonl" in there:
         raise RunError(f"{where} holds a run of sealkit 0.1: go on in that version, {OTHERWISE}")
@@ -229,27 +231,35 @@ def differences(there, here):
 
 
 def write_json(path, value):
-    """Write JSON to a file, see `write_whole`; a set becomes a sorted list."""
-    write_whole(path, json.dumps(value, indent=1, default=sorted).encode("ascii") + b"\n")
+    """Write JSON to a file, see `write_whole`; a set becomes a sorted list. Raises RunError."""
+    with failing(path):
+        write_whole(path, json.dumps(value, indent=1, default=sorted).encode("ascii") + b"\n")
 
 
 def write_whole(path, data):
-    """Write bytes to a file, which is then the old one or the new one, never half: or RunError."""
-    path, temporary = Path(path), Path(f"{path}.tmp")
-    with failing(path):
+    """Write bytes to a file, or to what a link points to, all or none. Raises OSError.
+
+    Whatever stops it, the file holds `data` or still what it held before.
+    """
+    path = Path(path).resolve()
+    temporary = path.with_name(f".{uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # the folder's list of files too; elsewhere a folder cannot be opened
+        folder = os.open(path.parent, os.O_RDONLY)
         try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        if os.name == "posix":  # the folder's list of files too
-            handle = os.open(path.parent, os.O_RDONLY)
-            os.fsync(handle)
-            os.close(handle)
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def damaged(where, why):

@@ -1,24 +1,41 @@
-"""Passages with closed-book questions: the bundled world's, SQuAD's, or your own from a JSON or
-JSONL file."""
+"""Passages with closed-book questions: the bundled world's, SQuAD's, or your own from a file.
 
+A row of a file is of one of these forms:
+- {"title": str, "text": str, "questions": [{"question": str, "answers": [str]}], "oracle": str};
+- one question, as `datasets` has SQuAD: {"title", "context", "question", "answers": {"text": [str]}};
+- an article of SQuAD's own files: {"title", "paragraphs": [{"context", "qas": [questions]}]}.
+"passage" or "context" may stand for "text", "qas" for "questions", "answer" for "answers"; title and
+oracle may be missing. Answers are one or several texts, numbers, booleans (true: "true" and "yes")
+or {"text": ...} with these. Questions that say "is_impossible" or have no answers in their list are
+left out, and rows of the same title and text are merged. In SQuAD's two forms underscores of a title
+become spaces, and a passage keeps QUESTIONS questions.
+"""
+
+import io
 import json
+import logging
 import os
-from dataclasses import dataclass
+import re
+import reprlib
+from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from unittest.mock import patch
+from typing import Annotated
 
-from huggingface_hub import constants as hub
+import pydantic
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import LocalEntryNotFoundError
+from pyarrow import ArrowException, csv, parquet
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, StrictStr
 
-from ..loading import BUNDLED_MODEL, choose, reachable
+from ..loading import BUNDLED_MODEL, choose
+from ..memo import write_whole
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 SPLITS = ("train", "validation", "test")
-SQUAD = "rajpurkar/squad"
-DATA_VARIABLE = "SEALKIT_DATA"
 HELD_OUT = 4  # one passage in so many of a file's is for testing
-QUESTIONS = (
-    5  # at most, of a passage of SQuAD: its passages have five as a rule, a few have over twenty
-)
+BLANK = re.compile(r"[\s\u200b-\u200f\u2060-\u2064\ufeff]*")
+QUESTIONS = 5  # most passages of SQuAD have five, a few over twenty
 
 
 @dataclass(frozen=True)
@@ -31,8 +48,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Passage:
-    """A short text C with its exam τ. `oracle` is a complete, faithful self-edit where one is
-    known, else empty."""
+    """A short text C with its exam τ. `oracle` is a complete, faithful self-edit, or empty."""
 
     title: str
     text: str
@@ -41,34 +57,31 @@ class Passage:
 
 
 def source_for(model=None):
-    """The passages that go with a model, named as for `load_quantized`, as a source for
-    `load_passages`.
+    """The source for `load_passages` that goes with a model, unless SEALKIT_DATA names one.
 
-    What the environment variable SEALKIT_DATA names; else "bundled" for the bundled model and
-    "squad" for any other.
+    >>> source_for("bundled"), source_for("some/model")
+    ('bundled', 'squad')
     """
-    return os.environ.get(DATA_VARIABLE) or (
-        "bundled" if choose(model).path == BUNDLED_MODEL else "squad"
-    )
+    fitting = "bundled" if choose(model).path == BUNDLED_MODEL else "squad"
+    return os.environ.get("SEALKIT_DATA") or fitting
 
 
 def load_passages(source=None, split=None, limit=None):
-    """Passages of one split of the bundled world, of SQuAD, or of a file of your own.
+    """Passages of one split of the bundled world, of SQuAD, or of a file of your own: list[Passage].
 
-    source: "bundled"; "squad" (through `datasets`,
-        https://huggingface.co/datasets/rajpurkar/squad); or the path of a JSON file (a list, or
-        SQuAD's own nested form) or a JSONL file (one object a line) with rows {"title": str,
-        "text": str, "questions": [{"question": str, "answers": [str, ...]}, ...]}. A row may say
-        "context" for "text" and a question "answer": str for "answers" (SQuAD's words). None: what
-        goes with the model chosen for this machine, see `source_for`.
-    split: "train", "validation" or "test". SQuAD's own test split is not public, so its "test" is
-        its validation split. A file's last titles, a quarter of its passages, are its "test" (and
-        "validation") and the others its "train". None: "train", and all passages of a file that is
-        given as `source`.
-    limit: at most this many, from the start; None for all.
-    SQuAD's rows are grouped by passage, in their order, at most QUESTIONS questions each.
-    Returns list[Passage]. Raises ValueError naming the row and what to mend, FileNotFoundError for
-    a missing file, RuntimeError if SQuAD cannot be downloaded.
+        source: "bundled"; "squad" (https://huggingface.co/datasets/rajpurkar/squad, downloaded once);
+            the path of a file: JSON (a list of rows, {"data": rows} or one row), JSON lines, Parquet or
+            CSV;
+    for rows see this module; None for what goes with this machine's model, see `source_for`.
+        split: "train", "validation" or "test". SQuAD's own test split is not public, so "test" is its
+            validation split. A file's last titles, a quarter of its passages, are its "test" (and
+            "validation"), the others its "train". None: "train", but all of a file given as source.
+        limit: at most this many, from the start; None for all.
+        Raises ValueError naming file, row and question, FileNotFoundError if there is no such file,
+        RuntimeError if SQuAD cannot be downloaded.
+
+        >>> len(load_passages("bundled", "test", limit=2))
+        2
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}: ask for at least one passage, or None for all.")
@@ -76,16 +89,13 @@ def load_passages(source=None, split=None, limit=None):
         source, split = source_for(), split or "train"
     if split not in (None, *SPLITS):
         raise ValueError(f"There is no split {split!r}: use one of {', '.join(SPLITS)}.")
-    if source == "squad":
-        return _squad("train" if split in (None, "train") else "validation")[:limit]
-    if source == "bundled":
-        return _read(BUNDLED / f"{split or 'train'}.jsonl")[:limit]
-    path = Path(source)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"No file {str(source)!r}: give 'bundled', 'squad' or the path of a JSON or JSONL file of passages."
-        )
-    passages = _read(path)
+    if source in ("bundled", "squad"):
+        path = BUNDLED / f"{split or 'train'}.jsonl" if source == "bundled" else _squad(split)
+        return group_questions(_rows(path))[:limit]
+    if not (path := Path(source)).is_file():
+        remedy = "give 'bundled', 'squad' or the path of a file of passages"
+        raise FileNotFoundError(f"No file {str(source)!r}: {remedy}.")
+    passages = group_questions(_rows(path), repr(path.name))
     if split:
         train, test = hold_out(passages, max(1, len(passages) // HELD_OUT))
         passages = train if split == "train" else test
@@ -93,12 +103,15 @@ def load_passages(source=None, split=None, limit=None):
 
 
 def hold_out(passages, count):
-    """Split passages into (train, test), no text and no title in both: the last titles make the
-    test.
+    """Split passages into (train, test), no text and no title in both: the last titles are the test.
 
     count: of test passages, at most. Titles are kept whole because passages of one article tell of
-    the same things. Passages without a title stand for themselves. Raises ValueError if there are
-    too few titles for both sides.
+    the same things. Passages without a title stand for themselves.
+    Raises ValueError if there are too few titles for both sides.
+
+    >>> train, test = hold_out([Passage(title, title + n, ()) for title in "AB" for n in "12"], 1)
+    >>> [passage.text for passage in train], [passage.text for passage in test]
+    (['A1', 'A2'], ['B1'])
     """
     groups = {}
     for passage in passages:
@@ -109,154 +122,165 @@ def hold_out(passages, count):
     texts = {passage.text for passage in test}
     train = [passage for article in articles for passage in article if passage.text not in texts]
     if not test or not train:
-        raise ValueError(
-            f"{len(passages)} passages of {len(groups)} titles leave none to train on or none to test: give passages of at least two titles."
-        )
+        counted = f"{len(passages)} passages of {len(groups)} titles"
+        raise ValueError(f"{counted} cannot be split: give passages of at least two titles.")
     return train, test[:count]
 
 
 def save_passages(path, passages):
-    """Write passages as JSONL, in the form that `load_passages` reads."""
-    rows = (
-        {
-            "title": p.title,
-            "text": p.text,
-            "questions": [
-                {"question": q.question, "answers": list(q.answers)} for q in p.questions
-            ],
-        }
-        | ({"oracle": p.oracle} if p.oracle else {})
-        for p in passages
-    )
-    Path(path).write_text(
-        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
-    )
+    """Write passages as JSON lines that `load_passages` reads: all of them or, on an error, none.
+
+    Raises ValueError, naming the passage, for one that could not be read again.
+
+    >>> save_passages("p.jsonl", [Passage("Rain", "", (Question("Why?", ("clouds",)),))])
+    Traceback (most recent call last):
+    ValueError: 'p.jsonl' is not written, passage 1, text: field required, so mend it or take it out.
+    """
+    lines = []
+    for number, passage in enumerate(passages, 1):
+        row = {field: value for field, value in asdict(passage).items() if value}
+        _checked(row, f"{str(path)!r} is not written, passage {number}")
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    write_whole(path, "".join(lines).encode("utf-8"))
 
 
-def _squad(split):
-    """SQuAD's passages through `datasets`, which caches them."""
-    import datasets  # here, since importing it takes a second that the bundled world need not wait
+def group_questions(rows, name=""):
+    """The passages of rows (dicts of the forms above), in their order: list[Passage].
 
-    offline = hub.HF_HUB_OFFLINE or not reachable(
-        hub.ENDPOINT
-    )  # it would try for half a minute before it looks into its cache
-    try:
-        with (
-            patch.object(datasets.config, "HF_HUB_OFFLINE", offline),
-            patch.object(hub, "HF_HUB_OFFLINE", offline),
-        ):
-            rows = datasets.load_dataset(SQUAD, split=split)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RuntimeError(
-            f"SQuAD could not be loaded ({reason}): connect to the network, or give the path of a file of passages."
-        ) from error
-    return group_questions(rows)
+    name: of their file; with it a log line tells what was merged or left out.
+    Raises ValueError naming row and question, also if there are none to answer.
 
-
-def group_questions(rows):
-    """Passages from rows that hold one question each, in SQuAD's fields: title, context, question,
-    answers {"text": [str]}."""
-    passages = {}
-    for row in rows:
-        questions = passages.setdefault((row["title"], row["context"]), [])
-        answers = tuple(
-            dict.fromkeys(answer for answer in row["answers"]["text"] if answer.strip())
-        )
-        if answers and len(questions) < QUESTIONS:
-            questions.append(Question(row["question"].strip(), answers))
-    return [
-        Passage(title.replace("_", " "), text, tuple(questions))
-        for (title, text), questions in passages.items()
-        if questions
-    ]
+    >>> row = {"context": "A tower, 3 m high.", "question": "How high?", "answers": {"text": [3]}}
+    >>> group_questions([row, row])[0].questions
+    (Question(question='How high?', answers=('3',)),)
+    """
+    found, told = {}, Counter()
+    for place, squad, row in _parts(rows):
+        checked = _checked(row, f"{name}, {place}" if name else place)
+        key = (checked.title or "").replace("_", " " if squad else "_"), checked.text
+        told["repeated passages"] += key in found and not squad
+        known, _ = found.setdefault(key, ({}, checked.oracle or ""))
+        for asked in checked.questions:
+            question = Question(asked.question, tuple(dict.fromkeys(asked.answers)))
+            if not asked.answers:
+                told["unanswerable questions"] += 1
+            elif question in known:
+                told["repeated questions"] += 1
+            elif squad and len(known) == QUESTIONS:
+                told[f"questions beyond {QUESTIONS} of a passage"] += 1
+            else:
+                known[question] = True
+    if name and +told:
+        counts = ", ".join(f"{count} {what}" for what, count in (+told).items())
+        logging.getLogger(__name__).warning("%s: left out or merged %s.", name, counts)
+    passages = [Passage(*key, tuple(q), oracle) for key, (q, oracle) in found.items() if q]
+    if not passages:
+        raise ValueError(f"{name or 'The rows'}: no question to answer in it, give at least one.")
+    return passages
 
 
-def _read(path):
-    """The passages of a JSON or JSONL file."""
-    return [_passage(row, f"{path.name}, {number}") for number, row in _rows(path)]
+def _parts(rows):
+    """(place, whether in a form of SQuAD's, row) of each passage: a row or a paragraph of one."""
+    for number, row in enumerate(rows, 1):
+        if isinstance(row, dict) and isinstance(row.get("paragraphs"), list):
+            for n, part in enumerate(row["paragraphs"], 1):
+                part = {"title": row.get("title")} | part if isinstance(part, dict) else part
+                yield f"row {number}, paragraph {n}", True, part
+        else:
+            flat = isinstance(row, dict) and "question" in row and "questions" not in row
+            yield f"row {number}", flat, row | {"questions": [row]} if flat else row
 
 
 def _rows(path):
-    """(where it is, parsed object) of a JSON list, SQuAD's nested JSON or a JSONL file."""
+    """The rows of a Parquet or CSV file, a JSON list, object or {"data": list}, or JSON lines."""
+    data, values, end = path.read_bytes(), [], 0
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path.name} is not UTF-8 text (byte {error.start}): save it as UTF-8."
-        ) from error
-    start = text.lstrip()[:1]
-    nested = start == "{" and '"data"' in text[:2000] and '"paragraphs"' in text
-    if start == "[" or nested:
-        try:
-            parsed = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path.name}, line {error.lineno} is not JSON ({error.msg}): mend the file."
-            ) from error
-        yield from (
-            _nested(parsed, path.name)
-            if nested
-            else ((f"row {number}", row) for number, row in enumerate(parsed, 1))
-        )
-        return
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                yield f"row {number}", json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{path.name}, line {number} is not JSON ({error.msg}): mend or remove the line."
-                ) from error
+        if data.startswith(b"PAR1"):
+            return parquet.read_table(io.BytesIO(data)).to_pylist()
+        if path.suffix.lower() == ".csv":
+            return csv.read_csv(io.BytesIO(data)).to_pylist()
+        text = data.decode("utf-8-sig")
+        while (start := BLANK.match(text, end).end()) < len(text):
+            value, end = json.JSONDecoder().raw_decode(text, start)
+            values.append(value)
+    except (ArrowException, OSError, ValueError, RecursionError) as error:
+        reason = f"no JSON, JSON lines, CSV or Parquet ({' '.join(str(error).split())})"
+        raise ValueError(f"{path.name!r} is {reason}: mend it, or save it as such.") from None
+    rows = values[0] if len(values) == 1 else values
+    rows = rows.get("data", rows) if isinstance(rows, dict) else rows
+    return rows if isinstance(rows, list) else [rows]
 
 
-def _nested(parsed, name):
-    """(where it is, row as `_passage` takes it) of SQuAD's own file: {"data": [{"title",
-    "paragraphs": [{"context", "qas"}]}]}."""
-    for i, article in enumerate(parsed["data"], 1):
-        if not isinstance(article, dict) or not isinstance(article.get("paragraphs"), list):
-            raise ValueError(f"{name}, article {i} has no list of paragraphs.")
-        for j, paragraph in enumerate(article["paragraphs"], 1):
-            where = f"article {i}, paragraph {j}"
-            if not isinstance(paragraph, dict) or not isinstance(paragraph.get("qas"), list):
-                raise ValueError(f"{name}, {where} has no list of questions 'qas'.")
-            answerable = [
-                q for q in paragraph["qas"] if not (isinstance(q, dict) and q.get("is_impossible"))
-            ]  # SQuAD 2.0's others
-            if answerable or not paragraph["qas"]:
-                yield (
-                    where,
-                    {
-                        "title": str(article.get("title", "")).replace("_", " "),
-                        "text": paragraph.get("context"),
-                        "questions": answerable[:QUESTIONS],
-                    },
-                )
+def _squad(split):
+    """The hub's file of a split of SQuAD: Path. Once it is in the cache, no network is needed."""
+    split = "train" if split in (None, "train") else "validation"
+    file = f"plain_text/{split}-00000-of-00001.parquet"
+    place = {"repo_id": "rajpurkar/squad", "filename": file, "repo_type": "dataset"}
+    try:
+        return Path(hf_hub_download(**place, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        get_hf_file_metadata(hf_hub_url(**place), timeout=5)  # asks once; a download, for 30 s
+        return Path(hf_hub_download(**place))
+    except Exception as error:  # the hub's, its HTTP library's or the disk's
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        remedy = "connect to the network, or give the path of a file of passages"
+        raise RuntimeError(f"SQuAD could not be loaded ({reason}): {remedy}.") from error
 
 
-def _passage(row, where):
-    """A Passage from one row, or a ValueError that says what the row lacks."""
-    if not isinstance(row, dict):
-        raise ValueError(f"{where} is not an object with title, text and questions.")
-    text = row.get("text") or row.get("context")
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"{where} has no text: give the passage in a field 'text'.")
-    if not row.get("questions"):
-        raise ValueError(
-            f"{where} has no questions: without an exam a self-edit earns no reward; add some under 'questions'."
-        )
-    questions = []
-    for number, q in enumerate(row["questions"], 1):
-        q = q if isinstance(q, dict) else {}
-        answers = q.get("answers") or q.get("answer") or ()
-        answers = answers if isinstance(answers, (list, tuple)) else (answers,)
-        answers = (
-            answer.get("text", "") if isinstance(answer, dict) else answer for answer in answers
-        )
-        answers = tuple(dict.fromkeys(str(answer) for answer in answers if str(answer).strip()))
-        if not str(q.get("question", "")).strip() or not answers:
-            raise ValueError(
-                f"{where}, question {number} has no question or no answer: fill both in, or remove it."
-            )
-        questions.append(Question(q["question"], answers))
-    return Passage(row.get("title", ""), text, tuple(questions), row.get("oracle", ""))
+def _checked(row, where):
+    """The row as a _Row; a ValueError of one sentence if it is none."""
+    try:
+        return _Row.model_validate(row)
+    except pydantic.ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+    for p in fault["loc"]:
+        where = f"{where.removesuffix('s')} {p + 1}" if isinstance(p, int) else f"{where}, {p}"
+    message = fault["msg"].removeprefix("Value error, ").split(" or instance of ")[0]
+    shown = "" if fault["type"] == "missing" else f" ({reprlib.repr(fault['input']):.60})"
+    message = f"{message[0].lower()}{message[1:]}{shown}"
+    raise ValueError(f"{where}: {message}, so mend it or take it out.")
+
+
+def _written(value):
+    """A number or boolean as JSON writes it, None for a blank text; NaN and all else as it is."""
+    if isinstance(value, (int, float)) and abs(value) < float("inf"):
+        return json.dumps(value)
+    return None if isinstance(value, str) and BLANK.fullmatch(value) else value
+
+
+def _sound(text):
+    if BLANK.fullmatch(text) or re.search("[\0\ud800-\udfff]", text):
+        raise ValueError("text should be visible, without NUL or half a surrogate pair")
+    return text
+
+
+def _answers(value, info: pydantic.ValidationInfo):
+    """The answers in a list, whether they came as one, as several or as SQuAD's {"text": ...}."""
+    if info.data.get("is_impossible"):
+        return []
+    value = value.get("text") if isinstance(value, dict) else value
+    values = value if isinstance(value, (list, tuple)) else [value]
+    values = [v.get("text") if isinstance(v, dict) else v for v in values]
+    said = [t for v in values if (t := _written(v)) is not None or v is None] or values
+    return said + ["yes" if v else "no" for v in values if isinstance(v, bool)]
+
+
+_Text = Annotated[StrictStr, AfterValidator(_sound)]
+_Label = Annotated[_Text | None, BeforeValidator(_written)]
+
+
+class _Asked(pydantic.BaseModel):
+    question: Annotated[_Text, AfterValidator(str.strip)]
+    is_impossible: bool | None = None
+    answers: Annotated[list[_Text], BeforeValidator(_answers)] = Field(
+        None, validate_default=True, validation_alias=AliasChoices("answers", "answer")
+    )
+
+
+class _Row(pydantic.BaseModel):
+    title: _Label = None
+    text: _Text = Field(validation_alias=AliasChoices("text", "context", "passage"))
+    questions: list[_Asked] = Field(min_length=1, validation_alias=AliasChoices("questions", "qas"))
+    oracle: _Label = None
