@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import filelock
+import torch
 from accelerate import PartialState
 from accelerate.utils import find_executable_batch_size, gather_object
 from safetensors import SafetensorError
@@ -30,14 +31,14 @@ def remembered(memo, keys, compute, width, title=None):
     compute: list of keys -> list of values, for example one pass of the inner loop. Each part of
     `width` keys is noted when it is done; one that is not wholly known is computed whole, so that
     batches, and so bits, are those of an unbroken run. Parts are dealt to the processes of
-    `accelerate launch`. When memory runs out, compute gets half as many keys at a time from there
+    torchrun or `accelerate launch`. When memory runs out, compute gets half as many keys at a time from there
     on. title: of the progress bar, which only a terminal shows.
 
     >>> memo, square = {("square", 2): 4}, lambda keys: [n * n for _, n in keys]
     >>> remembered(memo, [("square", 2), ("square", 3)], square, width=1)
     [4, 9]
     """
-    state, parts = PartialState(), [keys[i : i + width] for i in range(0, len(keys), width)]
+    state, parts = processes(), [keys[i : i + width] for i in range(0, len(keys), width)]
     missing = [part for part in parts if not memo.keys() >= set(part)]
     mine = missing[state.process_index :: state.num_processes]
 
@@ -64,6 +65,14 @@ def remembered(memo, keys, compute, width, title=None):
         for rows in gather_object([{key: memo[key] for part in mine for key in part}]):
             dict.update(memo, rows)
     return [memo[key] for key in keys]
+
+
+def processes():
+    """The processes that torchrun or `accelerate launch` started: their number, and which this is.
+
+    On a CPU, accelerate starts one alone and knows of others only if told that it is a CPU.
+    """
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 class Journal(dict):
@@ -170,7 +179,7 @@ def open_run(folder, settings, machine, config=None):
     if folder is None:
         yield {}
         return
-    folder, state = Path(folder), PartialState()
+    folder, state = Path(folder), processes()
     with hold(folder) if state.is_main_process else nullcontext():
         record = folder / "run.json"
         if state.is_main_process and not record.exists():
