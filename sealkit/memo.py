@@ -128,6 +128,8 @@ class Journal(dict):
                 while written < len(lines):
                     written += file.write(lines[written:])
                 os.fsync(file.fileno())
+                if not self.size:
+                    synchronize(self.folder)
             except BaseException:
                 file.truncate(self.size)
                 raise
@@ -140,6 +142,7 @@ class Journal(dict):
         data = save({name: tensor.contiguous() for name, tensor in weights.items()})
         with failing(folder):
             folder.mkdir(exist_ok=True)
+            synchronize(self.folder)
         write_json(folder / "adapter_config.json", self.config.to_dict() | {"inference_mode": True})
         write_whole(folder / ADAPTER, data)
         return hashlib.sha256(data).hexdigest()
@@ -255,10 +258,15 @@ def write_whole(path, data):
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        if os.name == "posix":  # the folder's list of files too
-            handle = os.open(path.parent, os.O_RDONLY)
-            os.fsync(handle)
-            os.close(handle)
+        synchronize(path.parent)
+
+
+def synchronize(folder):
+    """Have the system put a folder's list of files on the disk."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
 
 
 def damaged(where, why):
