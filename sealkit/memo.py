@@ -41,6 +41,7 @@ def remembered(memo, keys, compute, width, title=None):
     state, parts = processes(), [keys[i : i + width] for i in range(0, len(keys), width)]
     missing = [part for part in parts if not memo.keys() >= set(part)]
     mine = missing[state.process_index :: state.num_processes]
+    width = max(map(len, mine), default=1)
 
     def halve():
         nonlocal width
