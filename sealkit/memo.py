@@ -30,9 +30,9 @@ def remembered(memo, keys, compute, width, title=None):
 
     compute: list of keys -> list of values, for example one pass of the inner loop. Each part of
     `width` keys is noted when it is done; one that is not wholly known is computed whole, so that
-    batches, and so bits, are those of an unbroken run. Parts are dealt to the processes of
-    torchrun or `accelerate launch`. When memory runs out, compute gets half as many keys at a time from there
-    on. title: of the progress bar, which only a terminal shows.
+    batches, and so bits, are those of an unbroken run. Parts are dealt to the processes that
+    torchrun or `accelerate launch` started. When memory runs out, compute gets half as many keys
+    at a time from there on. title: of the progress bar, which only a terminal shows.
 
     >>> memo, square = {("square", 2): 4}, lambda keys: [n * n for _, n in keys]
     >>> remembered(memo, [("square", 2), ("square", 3)], square, width=1)
