@@ -111,18 +111,18 @@ def ended(unbroken, tmp_path):
     return Path(shutil.copytree(unbroken, tmp_path / "run"))
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    """The rows of all points that `killed.py` prints, one process for each seed."""
-    running = []
-    for seed in SEEDS:
-        command = [sys.executable, KILLED, tmp_path_factory.mktemp("killed"), str(seed)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        running.append(subprocess.Popen(command, env=ONE_THREAD, **pipes))
-    said = [process.communicate(timeout=600) for process in running]
-    assert not any(process.returncode for process in running), said
-    lines = [line for printed, _ in said for line in printed.splitlines()]
-    return [json.loads(line) for line in lines if line.startswith("{")]
+@pytest.fixture(scope="module", autouse=True)
+def killing(request, tmp_path_factory):
+    """Processes of `killed.py`, one for each seed, which work beside the tests before theirs."""
+    running, pipes = [], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    if any(item.name == "test_20_kills_resume_to_the_same_bits" for item in request.session.items):
+        for seed in SEEDS:
+            command = [sys.executable, KILLED, tmp_path_factory.mktemp("killed"), str(seed)]
+            running.append(subprocess.Popen(command, env=ONE_THREAD, **pipes))
+    yield running
+    for process in running:
+        process.kill()
+        process.wait()
 
 
 def same_tensors(some, others):
@@ -457,30 +457,7 @@ def test_doubled_lines_are_harmless(ended, small, unbroken):
     assert same_history(small(ended), expected) and content(ended) == before
 
 
-# --- a run that is killed, and one that has ended
-
-
-def test_20_kills_resume_to_the_same_bits(killed, unbroken, capsys):
-    whole = content(unbroken)
-    assert len(killed) == len(SEEDS) * sum(POINTS.values()) >= 20
-    same = [
-        row["signal"] == -signal.SIGKILL
-        and row["resumed"] == 0
-        and content(Path(row["folder"])) == whole
-        for row in killed
-    ]
-    with capsys.disabled():
-        seeds = f"(seeds {SEEDS[0]} and {SEEDS[1]})"
-        print(f"\nkilled before, or halfway through | of | resumed to the same bits   {seeds}")
-        for row, equal in zip(killed, same):
-            print(f"  {row['point']} | {row['of']} | {equal}")
-        print(f"  {sum(same)}/{len(same)} kills resumed to the same bits")
-    assert all(same)
-    halves = [row for row in killed if row["point"].startswith("record")]
-    left_out = "was written by half and is left out"
-    assert all(any(left_out in line for line in row["log"]) for row in halves)
-    going_on = [any("Going on with the run" in line for line in row["log"]) for row in killed]
-    assert sum(going_on) >= len(killed) - 6  # a few die before the journal has a whole line
+# --- a run that has ended
 
 
 def test_a_finished_run_is_read_back_whole(ended, small, policy, capsys):
@@ -1211,6 +1188,36 @@ def test_a_malicious_checkpoint_runs_nothing(kind, tmp_path, monkeypatch):
         said = str(raised.value).replace(str(folder), "MODEL")
         FAULTS.append((f"checkpoint with {kind}", said))
     assert not marker.exists()
+
+
+# --- a run that was killed, and all faults
+
+
+def test_20_kills_resume_to_the_same_bits(killing, unbroken, capsys):
+    said = [process.communicate(timeout=600) for process in killing]
+    assert not any(process.returncode for process in killing), said
+    lines = [line for printed, _ in said for line in printed.splitlines()]
+    killed = [json.loads(line) for line in lines if line.startswith("{")]
+    whole = content(unbroken)
+    assert len(killed) == len(SEEDS) * sum(POINTS.values()) >= 20
+    same = [
+        row["signal"] == -signal.SIGKILL
+        and row["resumed"] == 0
+        and content(Path(row["folder"])) == whole
+        for row in killed
+    ]
+    with capsys.disabled():
+        seeds = f"(seeds {SEEDS[0]} and {SEEDS[1]})"
+        print(f"\nkilled before, or halfway through | of | resumed to the same bits   {seeds}")
+        for row, equal in zip(killed, same):
+            print(f"  {row['point']} | {row['of']} | {equal}")
+        print(f"  {sum(same)}/{len(same)} kills resumed to the same bits")
+    assert all(same)
+    halves = [row for row in killed if row["point"].startswith("record")]
+    left_out = "was written by half and is left out"
+    assert all(any(left_out in line for line in row["log"]) for row in halves)
+    going_on = [any("Going on with the run" in line for line in row["log"]) for row in killed]
+    assert sum(going_on) >= len(killed) - 6  # a few die before the journal has a whole line
 
 
 def test_the_table_of_faults(capsys):
