@@ -51,7 +51,7 @@ NUMBERS = [("square", n) for n in range(11)]
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen():
-    """What is there need not be looked through at each collection, of which `remembered` has many."""
+    """What is there need not be looked through at each of `remembered`'s collections."""
     gc.freeze()
     yield
     gc.unfreeze()
