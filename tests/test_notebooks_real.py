@@ -1,7 +1,7 @@
-"""The notebooks, unchanged, on a model outside the bundled world and on SQuAD's text: nothing is learned, everything has to run.
+"""The notebooks, unchanged, on a model outside the bundled world and on SQuAD's text: all must run.
 
-The model is random. "tiny" runs everywhere; "7B" has the shape of Mistral-7B, and shows on a GPU that memory and half
-precision suffice.
+The model is random and learns nothing. "tiny" runs everywhere; "7B" has the shape of Mistral-7B,
+and shows on a GPU that memory and half precision suffice.
 """
 
 import dataclasses
@@ -12,17 +12,29 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
+from conftest import PAPER
+from families import save
 from IPython.core.inputtransformer2 import TransformerManager
 from matplotlib import pyplot
 
-from conftest import PAPER
-from families import save
-from sealkit import prompts
+from sealkit.tasks import knowledge
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SHAPES = {
-    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1},
-    "7B": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8},
+    "tiny": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    },
+    "7B": {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
 }
 NEW_TOKENS = 16  # of a self-edit: a random model hardly ever ends one
 
@@ -53,13 +65,15 @@ def test_runs_unchanged_on_another_model(path, folder, tmp_path, monkeypatch):
     monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
     monkeypatch.setenv("SEALKIT_MODEL", str(folder))
     monkeypatch.setenv("SEALKIT_DATA", str(data))
-    monkeypatch.setattr(prompts, "GENERAL", dataclasses.replace(prompts.GENERAL, max_new_tokens=NEW_TOKENS))
+    recipe = dataclasses.replace(knowledge.GENERAL, max_new_tokens=NEW_TOKENS)
+    monkeypatch.setattr(knowledge, "GENERAL", recipe)
     pyplot.switch_backend("Agg")
     names = {}
     try:
         for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
             if cell.cell_type == "code":
-                exec(compile(TransformerManager().transform_cell(cell.source), f"{path.name}, cell {number}", "exec"), names)
+                code = TransformerManager().transform_cell(cell.source)
+                exec(compile(code, f"{path.name}, cell {number}", "exec"), names)
                 for figure in map(pyplot.figure, pyplot.get_fignums()):
                     figure.savefig(io.BytesIO(), format="png")
                 pyplot.close("all")
