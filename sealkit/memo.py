@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import zlib
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -53,9 +54,12 @@ def remembered(memo, keys, compute, width, title=None):
         tqdm.write(f"Memory ran out with {before} side by side: going on with {width}.")
         return width
 
+    # a notebook's stderr says that it is a terminal, and the notebook would keep each bar
+    captured = sys.stderr is not sys.__stderr__
+
     @find_executable_batch_size(starting_batch_size=width, reduce_batch_size_fn=halve)
     def work(at_a_time):
-        for part in tqdm(mine, title, leave=False, disable=None):
+        for part in tqdm(mine, title, leave=False, disable=captured or None):
             values = [memo[key] for key in part] if memo.keys() >= set(part) else []
             while len(values) < len(part):
                 values += compute(part[len(values) :][:at_a_time])
