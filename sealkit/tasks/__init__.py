@@ -1,0 +1,1 @@
+"""What the model is examined on, one module each, and how its answers are graded."""
