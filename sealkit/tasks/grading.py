@@ -11,8 +11,8 @@ lemma; fillers; marks), and are **compared**. Right is what says
 3. unless what was found stands behind a "not", on one side of an "or" or among several candidates,
    has its numbers in another order, or is part of another name.
 
-Lemmas are English; in other languages a word has to be the same. The rule knows neither the question
-nor that two words mean the same: `tests/test_grading.py` measures how often GPT-4.1 judges otherwise.
+Lemmas are English; in other languages a word has to be the same. The rule knows neither what was
+asked nor that two words mean the same; `tests/test_grading.py` measures how often GPT-4.1 differs.
 """
 
 from collections import defaultdict
@@ -24,14 +24,12 @@ from .tokens import MONTHS, TURN, UNSPACED, tokenize
 
 # Words for the class of a name: those that may be left out, and those that alone say nothing either
 CLASS = """river lake sea ocean bay island mount mountain valley desert rainforest forest university
-college school hospital museum library company corporation king queen prince princess emperor president
-pope saint general major captain colonel lieutenant chief minister marquis duke count lord lady""".split()
-COMMON = (
-    """city town village street road avenue square bridge park church cathedral party army war
-battle treaty act law empire republic kingdom state county province country union theory system process
-man woman person people group type part number century decade year""".split()
-    + CLASS
-)
+college school hospital museum library company corporation king queen prince princess emperor
+president pope saint general major captain colonel lieutenant chief minister marquis duke count lord
+lady""".split()
+COMMON = """city town village street road avenue square bridge park church cathedral party army war
+battle treaty act law empire republic kingdom state county province country union theory system
+process man woman person people group type part number century decade year""".split() + CLASS
 FIRST = "new old great san santa los las cape port fort east west north south".split()
 EMPHASIS = dict.fromkeys("but only just merely simply".split(), "b")  # not only
 
@@ -48,8 +46,8 @@ def grade(prediction, answers):
     >>> grade("It was never approved", "approved"), grade("Oslo or Rome", "Rome")
     (False, False)
 
-    Of a text the first 5,000 characters are read; none is an error. What an answer has in parentheses
-    is optional. Raises ValueError if there is no answer to compare with.
+    Of a text the first 5,000 characters are read; none is an error. What an answer has in
+    parentheses is optional. Raises ValueError if there is no answer to compare with.
     """
     answers = (answers,) if isinstance(answers, str) else tuple(answers)
     if not any(answer.strip() for answer in answers):
@@ -183,7 +181,7 @@ def _listed(m):
     kinds = ("-" if not re.fullmatch("f{0,2}[wH]{1,2}", i) else "HR"["H" not in i] for i in items)
     rivals = max((run.count("R") for run in re.findall("[RH]*H[RH]*", "".join(kinds))), default=0)
     if "f" in shape:  # a sentence
-        return rivals > 2
+        return rivals > 1
     pair = "&" in shape and not any(t.key == "and" for t in m.gold)
     return rivals > (not pair) or shape.count("w") > len(m.gold) + 2
 

@@ -170,9 +170,10 @@ def _unit(text):
 def _number(value, bound="", unit=None):
     size, kind, alone = float(value), "dimensionless", unit is None
     try:
-        with np.errstate(over="ignore"):
-            base = _units().Quantity(size, unit).to_base_units()
-        size, kind = base.magnitude, str(base.units)
+        if not alone:
+            with np.errstate(over="ignore"):
+                base = _units().Quantity(size, unit).to_base_units()
+            size, kind = base.magnitude, str(base.units)
     except (ArithmeticError, pint.PintError):  # for some logarithmic units
         kind = str(unit)
     same = (str(value) if alone and value.denominator == 1 else f"{size:.12g}", kind)
