@@ -14,12 +14,13 @@ from dateutil import parser as dates
 from text_to_num import alpha2digit
 
 LONGEST = 5_000  # characters that are read
-FILLERS = """an the mostly mainly often usually of in on at to for by from with as is was were are be
-been am it its their his her their they he she this that these those which who had has have did does
+FILLERS = """an the mostly mainly often usually of in on at to for by from with as is was were are
+be been am it its their his her their they he she this that these those which who had has have did does
 do there than also i we you about approximately around nearly almost roughly circa ca mr mrs ms dr
 sir prof degree degrees van von der den de da di du del la le les el and or but only just merely
 simply""".split()
-NOT = "not no never neither nor without none nobody nothing hardly nicht kein keine pas non не нет".split()
+NOT = """not no never neither nor without none nobody nothing hardly nicht kein keine pas non не
+нет""".split()
 TURN = """north south east west northern southern eastern western northeast northwest southeast
 southwest upper lower left right more less most least higher up down above below before after early
 late inner outer internal external increase decrease rise fall high low maximum minimum male female
@@ -62,10 +63,10 @@ BEFORE = [  # what is rewritten before numbers in words become digits
     (r"(?i)\b(?:one )?half(?: one| an)?\b", "0.5"),
     (r"(?i)\bquarter", "fourth"),
     (r"(?i)\b(third|fourth|fifth|sixth|eighth|tenth)s\b", r"\1"),
-    (r"(?i)((?:\d bn|\p{Sc} ?-?[\d.]+ ?)[mb])n?\b", r"\1illion"),
+    (r"(?i)(\p{Sc} ?-?[\d.]+ ?[mb])n?\b", r"\1illion"),
     (r"([$€£¥₹]) ?(-?[\d.]+(?: ?\w*(?:illion|thousand)\b)?)", lambda m: f" {m[2]} {MONEY[m[1]]} "),
     (
-        rf"(?i)({NUMBER})[ -]?(hundred|thousand|[mbtr]+illion)\b",
+        rf"(?i)({NUMBER})[ -]?(hundred|thousand|(?:m|b|tr)illion)\b",
         lambda found: format(Decimal(found[1]) * SCALES[found[2].lower()], "f"),
     ),
     (rf"(?<=[^\W\d_])-(?=[^\W\d_])|(?<=\d)(?={UNSPACED})|(?<={UNSPACED})(?=\d)", " "),
