@@ -14,6 +14,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 import sealkit
+from test_grading import half
 
 ROOT = Path(__file__).parents[1]
 NAMES = [
@@ -183,7 +184,7 @@ KEY_RESULTS = [  # notebook, what its output says, what a corrupted copy says in
     ("02_self_edit_generation", "5 of 5 self-edits", "4 of 5 self-edits"),
     ("03_qlora_inner_loop", "identical to the byte: True", "identical to the byte: False"),
     ("04_restem_outer_loop", "for 4 of 4 passages", "for 3 of 4 passages"),
-    ("05_evaluation", "agreement 90.2%", "agreement 92.2%"),
+    ("05_evaluation", "agreement 88.5%", "agreement 92.5%"),
 ]
 
 
@@ -254,15 +255,11 @@ def test_quoted_numbers_are_those_of_the_papers_files(paper):
 
 def test_quoted_verdict_counts_are_measured(paper):
     source = "\n".join(cell.source for cell in read("05_evaluation").cells)
-    quoted = [int(number) for number in re.search(r"both_wrong = (.+)", source)[1].split(",")]
-    verdicts = [
-        (sealkit.grade(row["prediction"], row["gold"]), row["correct"])
-        for row in paper("verdicts.jsonl")
-    ]
-    assert quoted == [
-        verdicts.count(pair)
-        for pair in ((True, True), (True, False), (False, True), (False, False))
-    ]
+    quoted = ast.literal_eval(re.search(r"^counts = (\{.*\})$", source, re.M)[1])
+    rows = paper("verdicts.jsonl")
+    for name, chosen in (("looked at", 1), ("kept back", 0)):
+        pairs = [(sealkit.grade(row["prediction"], row["gold"]), row["correct"]) for row in rows if half(row) == chosen]
+        assert quoted[name] == tuple(pairs.count(pair) for pair in ((True, True), (True, False), (False, True), (False, False)))
 
 
 def test_quoted_table_of_seeds_is_the_readmes():
