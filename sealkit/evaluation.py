@@ -1,6 +1,6 @@
 """Arms side by side on the same items, with paired bootstrap intervals over items."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -60,8 +60,11 @@ def compare_arms(policy, task, items, policies, styles=(), seed=0, memo=None):
     in the policy."""
     memo, recipe, first = {} if memo is None else memo, policy.recipe, next(iter(policies.values()))
 
+    base = [tensor for name, tensor in policy.model.named_parameters() if "lora_" not in name]
+    given = digest([*items, replace(recipe, keep=None)])
+
     def keys(arm, weights):
-        what = f"{digest(items)}, {fingerprint(weights.values())}, {seed}"
+        what = f"{given}, {fingerprint([*base, *weights.values()])}, {seed}"
         return [("arm", arm, what, i) for i in range(len(items))]
 
     def asked(arm, in_context):

@@ -7,12 +7,14 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import zlib
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from uuid import uuid4
 
 import filelock
+import torch
 from accelerate import PartialState
 from accelerate.utils import find_executable_batch_size, gather_object
 from safetensors import SafetensorError
@@ -29,19 +31,20 @@ class RunError(Exception):
 def remembered(memo, keys, compute, width, title=None):
     """[memo[key] for key in keys]; what is missing, `compute` makes, `width` keys at a time.
 
-    compute: keys -> values, such as one pass of the inner loop. Each part of `width` keys is noted
-    when it is done; one that is not wholly known is computed whole, so that batches, and so bits,
-    are those of an unbroken run. Parts are dealt to the processes of `accelerate launch`. When
-    memory runs out, compute gets half as many keys from there on. title: of the progress bar.
+    compute: keys -> values, such as one pass of the inner loop. Each part of
+    `width` keys is noted when it is done; one that is not wholly known is computed whole, so that
+    batches, and so bits, are those of an unbroken run. Parts are dealt to the processes that
+    torchrun or `accelerate launch` started. When memory runs out, compute gets half as many keys
+    at a time from there on. title: of the progress bar, which only a terminal shows.
 
     >>> memo, square = {("square", 2): 4}, lambda keys: [n * n for _, n in keys]
     >>> remembered(memo, [("square", 2), ("square", 3)], square, width=1)
     [4, 9]
     """
-    state, parts = PartialState(), [keys[i : i + width] for i in range(0, len(keys), width)]
+    state, parts = processes(), [keys[i : i + width] for i in range(0, len(keys), width)]
     missing = [part for part in parts if not memo.keys() >= set(part)]
     mine = missing[state.process_index :: state.num_processes]
-    width = max(map(len, mine), default=0)  # what is tried, where fewer are left than are allowed
+    width = max(map(len, mine), default=1)  # what is tried, where fewer are left than are allowed
 
     def halve():
         nonlocal width
@@ -51,9 +54,12 @@ def remembered(memo, keys, compute, width, title=None):
         tqdm.write(f"Memory ran out with {before} side by side: going on with {width}.")
         return width
 
+    # a notebook's stderr says that it is a terminal, and the notebook would keep each bar
+    captured = sys.stderr is not sys.__stderr__
+
     @find_executable_batch_size(starting_batch_size=width, reduce_batch_size_fn=halve)
     def work(at_a_time):
-        for part in tqdm(mine, title, leave=False, disable=None):
+        for part in tqdm(mine, title, leave=False, disable=captured or None):
             values = [memo[key] for key in part] if memo.keys() >= set(part) else []
             while len(values) < len(part):
                 values += compute(part[len(values) :][:at_a_time])
@@ -66,6 +72,14 @@ def remembered(memo, keys, compute, width, title=None):
         for rows in gather_object([{key: memo[key] for part in mine for key in part}]):
             dict.update(memo, rows)
     return [memo[key] for key in keys]
+
+
+def processes():
+    """The processes that torchrun or `accelerate launch` started: their number, and which this is.
+
+    On a CPU, accelerate starts one alone and knows of others only if told that it is a CPU.
+    """
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 class Journal(dict):
@@ -121,6 +135,8 @@ class Journal(dict):
                 while written < len(lines):
                     written += file.write(lines[written:])
                 os.fsync(file.fileno())
+                if not self.size:
+                    synchronize(self.folder)
             except BaseException:
                 file.truncate(self.size)
                 raise
@@ -133,6 +149,7 @@ class Journal(dict):
         data = save({name: tensor.contiguous() for name, tensor in weights.items()})
         with failing(folder):
             folder.mkdir(exist_ok=True)
+            synchronize(self.folder)
             write_whole(folder / ADAPTER, data)
         write_json(folder / "adapter_config.json", self.config.to_dict() | {"inference_mode": True})
         return hashlib.sha256(data).hexdigest()
@@ -172,7 +189,7 @@ def open_run(folder, settings, machine, config=None):
     if folder is None:
         yield {}
         return
-    folder, state = Path(folder), PartialState()
+    folder, state = Path(folder), processes()
     with hold(folder) if state.is_main_process else nullcontext():
         record = folder / "run.json"
         if state.is_main_process and not record.exists():
@@ -254,12 +271,17 @@ def write_whole(path, data):
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if os.name == "posix":  # the folder's list of files too; elsewhere a folder cannot be opened
-        folder = os.open(path.parent, os.O_RDONLY)
+    synchronize(path.parent)
+
+
+def synchronize(folder):
+    """Have the system put a folder's list of files on the disk; only POSIX opens folders."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(handle)
         finally:
-            os.close(folder)
+            os.close(handle)
 
 
 def damaged(where, why):

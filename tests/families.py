@@ -7,7 +7,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen2Config
 
 import sealkit
-from sealkit.prompts import GENERAL, BUNDLED
+from sealkit.tasks import knowledge
+
+GENERAL, BUNDLED = knowledge.GENERAL.prompts, knowledge.BUNDLED.prompts
 
 CONFIGS = {"mistral": MistralConfig, "llama": LlamaConfig, "qwen2": Qwen2Config}
 QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -1,26 +1,30 @@
 """A small SEAL run that is killed at random points: `python tests/killed.py FOLDER SEED`.
 
-The model is loaded once. A fork of this process runs to its end in `FOLDER/unbroken`; for each point, another is killed
-there with SIGKILL, and one more resumes it. Points are `module:N` (before the N-th call of any module), `file:N` (before
-the N-th time that a file of the run is opened, renamed or cut), `record:N` and `adapter:N` (with half of the N-th record,
-or of the N-th adapter, written). Prints a JSON line for each point: how the run ended, and the log of the resumed one.
+The model is loaded once. A fork of this process runs to its end in `FOLDER/unbroken`; for each
+point, another is killed there with SIGKILL, and one more resumes it. Points are `module:N` (before
+the N-th call of any module), `file:N` (before the N-th time that a file of the run is opened,
+renamed or made), `record:N` and `adapter:N` (with half of the N-th record, or of the N-th adapter,
+written). Prints a JSON line for each point: how the run ended, and what the resumed one printed.
+
+`python tests/killed.py FOLDER` is the small run itself, in FOLDER, also under `accelerate launch`.
 """
 
+import gc
 import json
 import os
 import random
 import signal
 import sys
 from collections import Counter
+from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
-import peft.peft_model
 import torch
 
 import sealkit
-from sealkit import runs, self_edits
+from sealkit import memo
 
-CACHE_BYTES = 2_000_000  # several parts of self-edits
 POINTS = {"module": 5, "file": 4, "record": 2, "adapter": 1}
 
 
@@ -35,12 +39,13 @@ def killer(point, folder):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def audit(event, arguments):
-        if event in ("open", "os.rename", "os.mkdir", "os.truncate") and str(folder) in str(arguments[0]):
+        if event in ("open", "os.rename", "os.mkdir") and str(folder) in str(arguments[0]):
             happens("file")
 
     class File:
-        def __init__(self, *arguments, **options):
-            self.file = open(*arguments, **options)
+        def __init__(self, path, *arguments, **options):
+            self.file, name = open(path, *arguments, **options), Path(path).name
+            self.what = {"journal.jsonl": "record", memo.ADAPTER + ".tmp": "adapter"}.get(name, "")
 
         def __enter__(self):
             return self
@@ -49,63 +54,79 @@ def killer(point, folder):
             self.file.close()
 
         def write(self, data):
-            if kind == "record" and seen["record"] + 1 == int(number):
+            if self.what and kind == self.what and seen[kind] + 1 == int(number):
                 self.file.write(data[: len(data) // 2])
-            happens("record")
+                self.file.flush()
+            happens(self.what)
             return self.file.write(data)
 
         def __getattr__(self, name):
             return getattr(self.file, name)
 
-    def save(tensors, path, **options):
-        save_whole(tensors, path, **options)
-        if kind == "adapter" and seen["adapter"] + 1 == int(number):
-            os.truncate(path, os.path.getsize(path) // 2)
-        happens("adapter")
-
     sys.addaudithook(audit)
-    torch.nn.modules.module.register_module_forward_pre_hook(lambda module, inputs: happens("module"))
-    runs.open, save_whole, peft.peft_model.safe_save_file = File, peft.peft_model.safe_save_file, save
+    hook = torch.nn.modules.module.register_module_forward_pre_hook
+    hook(lambda module, inputs: happens("module"))
+    memo.open = File
     return seen
 
 
 def fork(model, tokenizer, folder, point="none"):
-    """Run in a fork: (its wait status, lines of its log, what it counted)."""
+    """Run in a fork: (its wait status, lines that it printed, what it counted)."""
     log, counts = folder.with_suffix(".log"), folder.with_suffix(".json")
     if not (child := os.fork()):
         status = 1
         try:
             seen = killer(point, folder)
-            with open(log, "w", encoding="utf-8") as file:
-                small_run(model, tokenizer, folder, log=lambda line: print(line, file=file, flush=True))
+            with open(log, "w", encoding="utf-8", buffering=1) as file, redirect_stdout(file):
+                small_run(model, tokenizer, folder)
             counts.write_text(json.dumps(seen))
             status = 0
         finally:
             os._exit(status)
-    return os.waitpid(child, 0)[1], log.read_text(encoding="utf-8").splitlines(), json.loads(counts.read_text()) if counts.exists() else {}
+    status = os.waitpid(child, 0)[1]
+    seen = json.loads(counts.read_text()) if counts.exists() else {}
+    return status, log.read_text(encoding="utf-8").splitlines(), seen
 
 
-def small_run(model, tokenizer, folder, **changes):
-    """Two iterations over two passages with two self-edits each."""
-    options = {"settings": sealkit.Settings(steps=2, adapters_per_pass=4), "reinforcement": sealkit.Reinforcement(epochs=1), "seed": 3}
-    return sealkit.run_seal(model, tokenizer, sealkit.load_passages("bundled", limit=2), 2, 2, folder, **options | changes)
+def small_policy(model, tokenizer, **changes):
+    """`model` with a policy for runs of few steps, in several parts of self-edits and of trials."""
+    small = {"steps": 2, "adapters_per_pass": 4, "epochs": 1, "texts_per_pass": 3}
+    recipe = replace(sealkit.recipe_for(tokenizer), **small | changes)
+    policy = sealkit.attach_policy(model, recipe, seed=3)
+    policy.recipe = recipe  # also of one that is there already
+    return policy
 
 
-def main(folder, seed):
+def small_run(model, tokenizer, folder, iterations=2, k=2, seed=3, passages=None, **changes):
+    """Two iterations over two passages with two self-edits each; changes: of the recipe."""
+    policy = small_policy(model, tokenizer, **changes)
+    passages = passages or sealkit.load_passages("bundled", limit=2)
+    return sealkit.run_seal(policy, tokenizer, passages, iterations, k, folder, seed)
+
+
+def main(folder, seed=None):
     torch.set_num_threads(1)  # a fork has only the thread that called it
-    self_edits.CACHE_BYTES = CACHE_BYTES
     model, tokenizer = sealkit.load_quantized("bundled", "cpu")
+    if seed is None:
+        small_run(model, tokenizer, folder)
+        return
+    gc.freeze()  # what is loaded need not be looked through at each collection of each fork
     status, _, counts = fork(model, tokenizer, Path(folder) / "unbroken")
     if status:
         sys.exit("the unbroken run failed")
     draw = random.Random(int(seed))
-    points = [f"{kind}:{number}" for kind, many in POINTS.items() for number in sorted(draw.sample(range(1, counts[kind] + 1), many))]
+    points = [
+        f"{kind}:{number}"
+        for kind, many in POINTS.items()
+        for number in sorted(draw.sample(range(1, counts[kind] + 1), many))
+    ]
     for point in points:
         run = Path(folder) / point.replace(":", "_")
         status, _, _ = fork(model, tokenizer, run, point)
         again, lines, _ = fork(model, tokenizer, run)
-        print(json.dumps({"point": point, "of": counts[point.split(":")[0]], "folder": str(run), "signal": os.waitstatus_to_exitcode(status),
-                          "resumed": os.waitstatus_to_exitcode(again), "log": lines}), flush=True)
+        row = {"point": point, "of": counts[point.split(":")[0]], "folder": str(run), "log": lines}
+        row["signal"], row["resumed"] = map(os.waitstatus_to_exitcode, (status, again))
+        print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

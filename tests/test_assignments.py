@@ -1,4 +1,4 @@
-"""The assignments: released without solutions, graded by the real nbgrader, and clear about what is wrong."""
+"""The assignments: released without solutions, graded by nbgrader, clear about what is wrong."""
 
 import ast
 import os
@@ -20,7 +20,13 @@ from nbgrader.api import Gradebook
 ROOT = Path(__file__).parents[1]
 COURSE = ROOT / "notebooks" / "assignments"
 WRONG = Path(__file__).parent / "wrong_answers"
-NAMES = ["01_quantized_loading", "02_self_edit_generation", "03_qlora_inner_loop", "04_restem_outer_loop", "05_evaluation"]
+NAMES = [
+    "01_quantized_loading",
+    "02_self_edit_generation",
+    "03_qlora_inner_loop",
+    "04_restem_outer_loop",
+    "05_evaluation",
+]
 SOLUTION = r"(?ms)^ *### BEGIN SOLUTION\n(.*?)^ *### END SOLUTION$"
 HIDDEN = r"(?ms)^### BEGIN HIDDEN TESTS\n(.*?)^### END HIDDEN TESTS$"
 
@@ -42,7 +48,7 @@ def grade_id(cell):
 
 
 def is_(cell, role):
-    """Whether nbgrader marks the cell as "grade" (it has points) or "solution" (the student writes in it)."""
+    """Whether nbgrader marks the cell as "grade" (it has points) or "solution" (to fill in)."""
     return cell.metadata.get("nbgrader", {}).get(role, False)
 
 
@@ -73,32 +79,60 @@ def test_source_is_clean_and_says_what_it_asks(name):
     cells, text = code_cells(notebook), "\n".join(cell.source for cell in notebook.cells)
     lesson = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     setup, environment = (cell.source for cell in code_cells(lesson)[:2])
-    assert [cell.source for cell in cells[:2]] == [setup, environment.replace("environment()", 'environment("bundled")')]
+    assert [cell.source for cell in cells[:2]] == [
+        setup,
+        environment.replace("environment()", 'environment("bundled")'),
+    ]
     assert all(cell.execution_count is None and not cell.outputs for cell in cells)
     assert max(len(cell.source.splitlines()) for cell in cells) <= 30
     marked = [cell.metadata.nbgrader for cell in notebook.cells if "nbgrader" in cell.metadata]
     assert all(meta.schema_version == 3 for meta in marked)
     stated = re.findall(r"^\*Difficulty: ●+○* · (\d+) minutes · (\d+) points", text, re.M)
     minutes, points = (sum(map(int, column)) for column in zip(*stated))
-    assert 3 <= len(stated) <= 5 and 60 <= minutes <= 90 and points == sum(meta.get("points", 0) for meta in marked)
+    assert (
+        3 <= len(stated) <= 5
+        and 60 <= minutes <= 90
+        and points == sum(meta.get("points", 0) for meta in marked)
+    )
     words = ["", "One", "Two", "Three", "Four", "Five"]
     assert f"**{words[len(stated)]} exercises, {points} points, about {minutes} minutes.**" in text
     manual = [cell for cell in notebook.cells if is_(cell, "grade") and is_(cell, "solution")]
     assert len(exercises(notebook)) + len(manual) == len(stated)
     for tests in exercises(notebook).values():
-        assert len(tests) >= 2 and not re.search(HIDDEN, tests[0].source) and re.search(HIDDEN, tests[-1].source)
+        assert (
+            len(tests) >= 2
+            and not re.search(HIDDEN, tests[0].source)
+            and re.search(HIDDEN, tests[-1].source)
+        )
         for statement in ast.walk(ast.parse("\n".join(cell.source for cell in tests))):
             if isinstance(statement, ast.Assert):
-                said = [node.value for node in ast.walk(statement.msg or statement) if isinstance(node, ast.Constant)]
-                assert any(isinstance(text, str) and " " in text.strip() for text in said), ast.unparse(statement)
-
+                said = [
+                    node.value
+                    for node in ast.walk(statement.msg or statement)
+                    if isinstance(node, ast.Constant)
+                ]
+                assert any(isinstance(text, str) and " " in text.strip() for text in said), (
+                    ast.unparse(statement)
+                )
 
 
 def test_plain_pytest_runs_the_sources_under_nbval():
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", "notebooks"]
-    collected = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120).stdout
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--collect-only",
+        "-p",
+        "no:cacheprovider",
+        "notebooks",
+    ]
+    collected = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120
+    ).stdout
     for name in NAMES:
-        assert collected.count(f"assignments/source/{name}/{name}.ipynb::Cell") == len(code_cells(source(name)))
+        assert collected.count(f"assignments/source/{name}/{name}.ipynb::Cell") == len(
+            code_cells(source(name))
+        )
 
 
 # --- Wrong answers: each loses points, and is told why
@@ -116,7 +150,9 @@ def run(code, namespace):
 def mark(tests, namespace):
     """(points earned, first error or None) of an exercise's test cells."""
     errors = [run(cell.source, namespace) for cell in tests]
-    earned = sum(cell.metadata.nbgrader.points for cell, error in zip(tests, errors) if error is None)
+    earned = sum(
+        cell.metadata.nbgrader.points for cell, error in zip(tests, errors) if error is None
+    )
     return earned, next((error for error in errors if error), None)
 
 
@@ -134,7 +170,16 @@ def test_wrong_answers_lose_points_with_a_message_that_names_the_mistake(name, c
                 assert run(code, own) is None, mistake
                 earned, error = mark(tests, own)
                 named = isinstance(error, AssertionError) and bool(re.search(pattern, str(error)))
-                rows.append((exercise, mistake, earned < most, named, f"{earned}/{most}", str(error) or repr(error)))
+                rows.append(
+                    (
+                        exercise,
+                        mistake,
+                        earned < most,
+                        named,
+                        f"{earned}/{most}",
+                        str(error) or repr(error),
+                    )
+                )
             assert run(cell.source, namespace) is None
             assert mark(tests, dict(namespace)) == (most, None), exercise
         elif not is_(cell, "grade"):
@@ -143,7 +188,8 @@ def test_wrong_answers_lose_points_with_a_message_that_names_the_mistake(name, c
     with capsys.disabled():
         print(f"\n{name}: exercise | wrong answer | points | message")
         for exercise, mistake, lost, named, points, message in rows:
-            print(f"  {exercise} | {mistake} | {points} | {message}{'' if lost and named else '   <-- NOT TOLD'}")
+            end = "" if lost and named else "   <-- NOT TOLD"
+            print(f"  {exercise} | {mistake} | {points} | {message}{end}")
         print(f"  {told} of {len(rows)} wrong answers lose points and are told the mistake")
     assert all(sum(row[0] == exercise for row in rows) >= 4 for exercise in found)
     assert told >= 0.95 * len(rows)
@@ -156,8 +202,14 @@ def nbgrader(course, *arguments):
     """Run an nbgrader command in a course folder; fails with its output."""
     # nbgrader calls alembic by its name
     paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    done = subprocess.run([sys.executable, "-m", "nbgrader", *arguments], cwd=course, env=os.environ | {"PATH": paths},
-                          capture_output=True, text=True, timeout=400)
+    done = subprocess.run(
+        [sys.executable, "-m", "nbgrader", *arguments],
+        cwd=course,
+        env=os.environ | {"PATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -176,8 +228,11 @@ def submit(course, name, student, answers):
 def grades(course, name, student):
     """{grade id: (points by the autograder, maximum, needs a person)} of one submission."""
     with Gradebook(f"sqlite:///{course / 'gradebook.db'}") as book:
-        notebook, = book.find_submission(name, student).notebooks
-        return {grade.name: (grade.auto_score, grade.max_score, grade.needs_manual_grade) for grade in notebook.grades}
+        (notebook,) = book.find_submission(name, student).notebooks
+        return {
+            grade.name: (grade.auto_score, grade.max_score, grade.needs_manual_grade)
+            for grade in notebook.grades
+        }
 
 
 def reference(name):
@@ -185,9 +240,9 @@ def reference(name):
 
 
 def grade_course(course, name):
-    """Release, hand in the reference solution and an untouched stub, autograde; returns the seconds that grading took.
+    """Release, hand in reference solution and untouched stub, autograde; returns its seconds.
 
-    Here nbgrader's rule stays as strict as it is by default: anything on stderr in a test cell scores 0.
+    Here nbgrader is as strict as by default: anything on stderr in a test cell scores 0.
     """
     (course / "source").mkdir(parents=True)
     shutil.copytree(COURSE / "source" / name, course / "source" / name)
@@ -202,7 +257,7 @@ def grade_course(course, name):
 
 @pytest.fixture(scope="module")
 def courses(tmp_path_factory):
-    """A function: assignment -> (its course folder, released and graded; seconds). Two at a time, started at once."""
+    """A function: assignment -> (its course folder, graded; seconds). Two run at a time."""
     root = tmp_path_factory.mktemp("courses")
     with ThreadPoolExecutor(2) as pool:
         jobs = {name: pool.submit(grade_course, root / name, name) for name in NAMES}
@@ -223,15 +278,24 @@ def test_nothing_of_solutions_and_hidden_tests_is_released(name, courses):
         public |= {line.strip() for line in rest.splitlines() if cell.source not in parts}
     assert len(secret - public) > 20
     assert not (secret - public) & {line.strip() for line in released.splitlines()}
-    assert not re.search("SOLUTION|HIDDEN TEST", released) and not any(cell.outputs for cell in code_cells(notebook))
-    assert released.count("YOUR CODE HERE") >= len(exercises(source(name))) and "Hidden tests:" in released
+    assert not re.search("SOLUTION|HIDDEN TEST", released) and not any(
+        cell.outputs for cell in code_cells(notebook)
+    )
+    assert (
+        released.count("YOUR CODE HERE") >= len(exercises(source(name)))
+        and "Hidden tests:" in released
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_reference_gets_everything_and_an_untouched_stub_nothing(name, courses):
     course, seconds = courses(name)
     full, empty = grades(course, name, "reference"), grades(course, name, "stub")
-    manual = {grade_id(cell) for cell in source(name).cells if is_(cell, "grade") and is_(cell, "solution")}
+    manual = {
+        grade_id(cell)
+        for cell in source(name).cells
+        if is_(cell, "grade") and is_(cell, "solution")
+    }
     assert {grade for grade, (_, _, person) in full.items() if person} == manual
     assert {grade for grade, (points, most, _) in full.items() if points != most} == manual
     assert all(points == 0 and not person for points, _, person in empty.values())
@@ -256,7 +320,10 @@ noise()
 def test_a_noisy_student_loses_nothing_and_a_wrong_one_is_told_why(courses):
     name = NAMES[-1]
     course, _ = courses(name)
-    noisy = {key: NOISE + text.replace("### BEGIN SOLUTION", "noise()") for key, text in reference(name).items()}
+    noisy = {
+        key: NOISE + text.replace("### BEGIN SOLUTION", "noise()")
+        for key, text in reference(name).items()
+    }
     noisy["claim"] = reference(name)["claim"]
     noisy["grade"] = NOISE + reference(name)["grade"]  # a test calls it thousands of times
     mistake, pattern, code = wrong_answers(name, "interval")[0]
@@ -264,7 +331,18 @@ def test_a_noisy_student_loses_nothing_and_a_wrong_one_is_told_why(courses):
     submit(course, name, "wrong", noisy | {"interval": code})
     nbgrader(course, "autograde", name)  # those who are not marked yet
     nbgrader(course, "generate_feedback", name, "--student", "wrong")
-    lost = {student: {grade for grade, (points, most, _) in grades(course, name, student).items() if points != most}
-            for student in ("noisy", "wrong")}
-    assert lost == {"noisy": {"claim"}, "wrong": {"claim", "test_interval"}}  # a claim is marked by hand
-    assert re.search(pattern, (course / "feedback" / "wrong" / name / f"{name}.html").read_text("utf-8")), mistake
+    lost = {
+        student: {
+            grade
+            for grade, (points, most, _) in grades(course, name, student).items()
+            if points != most
+        }
+        for student in ("noisy", "wrong")
+    }
+    assert lost == {
+        "noisy": {"claim"},
+        "wrong": {"claim", "test_interval"},
+    }  # a claim is marked by hand
+    assert re.search(
+        pattern, (course / "feedback" / "wrong" / name / f"{name}.html").read_text("utf-8")
+    ), mistake

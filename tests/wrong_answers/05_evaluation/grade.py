@@ -53,3 +53,31 @@ def grade(said, answers):
     def words(text):
         return {w for w in re.sub(r"[^\w\s]", " ", text.lower()).split() if w not in ("a", "an", "the")}
     return any(words(answer) <= words(said) for answer in answers)
+
+# WRONG: hedging earns | 'Rome or Oslo' hedges
+def grade(said, answers):
+    def normal(text):
+        words = re.sub(r"[^\w\s]", " ", text.lower()).split()
+        return " " + " ".join(w for w in words if w not in ("a", "an", "the")) + " "
+    return any(normal(answer) in normal(said) for answer in answers)
+
+# WRONG: only "or" hedges | says the opposite
+def grade(said, answers):
+    def normal(text):
+        words = re.sub(r"[^\w\s]", " ", text.lower()).split()
+        return " " + " ".join(w for w in words if w not in ("a", "an", "the")) + " "
+    return any(normal(answer) in normal(said) and (" or " not in normal(said) or " or " in normal(answer)) for answer in answers)
+
+# WRONG: hedges as letters | look for whole words
+def grade(said, answers):
+    def normal(text):
+        words = re.sub(r"[^\w\s]", " ", text.lower()).split()
+        return " " + " ".join(w for w in words if w not in ("a", "an", "the")) + " "
+    return any(normal(answer) in normal(said) for answer in answers) and not any(word in normal(said) for word in ("or", "not"))
+
+# WRONG: hedges even where the right answer does | may be said
+def grade(said, answers):
+    def normal(text):
+        words = re.sub(r"[^\w\s]", " ", text.lower()).split()
+        return " " + " ".join(w for w in words if w not in ("a", "an", "the")) + " "
+    return any(normal(answer) in normal(said) for answer in answers) and not any(word in normal(said) for word in (" or ", " not "))
