@@ -22,6 +22,7 @@ ORDER = [  # each may import those before it
     "report",
     "outer_loop",
     "tasks.passages",
+    "tasks.tokens",
     "tasks.grading",
     "tasks.knowledge",
     "evaluation",
