@@ -166,9 +166,8 @@ def collate(packed, pad_token_id, device):
     first[:, 1:] = segments[:, 1:] != segments[:, :-1]
     index = torch.arange(length)
     positions = index - torch.where(first, index, 0).cummax(1).values
-    mask = (segments[:, :, None] == segments[:, None, :]) & (index[:, None] >= index)
     labels = ids.masked_fill(first | (segments < 0), -100)
-    inputs = {"input_ids": ids, "attention_mask": mask[:, None], "position_ids": positions}
+    inputs = {"input_ids": ids, "position_ids": positions}  # which restart where a text begins: it sees no other
     return {name: tensor.to(device) for name, tensor in inputs.items()}, labels.to(device)
 
 

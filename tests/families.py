@@ -1,15 +1,43 @@
-"""Tiny random Mistral, Llama and Qwen2 models, each with a tokenizer of its family's kind, saved to a folder."""
+"""Tiny random models of many families, each with a tokenizer of its family's kind, saved to a folder.
+
+Below them, the only lines by which `test_models.py` touches the inside of the loops.
+"""
 
 import json
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen2Config
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import sealkit
+from sealkit import inner_loop
 from sealkit.prompts import GENERAL, BUNDLED
 
-CONFIGS = {"mistral": MistralConfig, "llama": LlamaConfig, "qwen2": Qwen2Config}
+CONFIGS = ("mistral", "llama", "qwen2")  # which the slower tests go through
+SMALL = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+LLAMA = SMALL | {"intermediate_size": 256, "num_key_value_heads": 2}
+HEADS = LLAMA | {"head_dim": 32}
+GPT = {"n_embd": 128, "n_layer": 2, "n_head": 4}
+DROP = {"attention_dropout": 0.1, "hidden_dropout": 0.1}
+EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+WORK = {  # family: what is small about it; dropout is on where the family has it
+    "mistral": LLAMA | {"attention_dropout": 0.1}, "llama": LLAMA | {"attention_dropout": 0.1}, "qwen2": LLAMA,
+    "qwen3": HEADS, "gemma": HEADS, "gemma2": HEADS, "gemma3_text": HEADS, "phi": LLAMA | {"resid_pdrop": 0.1},
+    "phi3": LLAMA | {"resid_pdrop": 0.1}, "olmo": LLAMA, "olmo2": LLAMA, "stablelm": LLAMA | DROP, "starcoder2": LLAMA,
+    "cohere": LLAMA, "glm": HEADS, "granite": LLAMA, "smollm3": LLAMA, "gpt2": GPT, "gpt_neox": LLAMA | DROP, "gptj": GPT | {"rotary_dim": 16},
+    "codegen": GPT | {"rotary_dim": 16}, "gpt_bigcode": GPT, "falcon": SMALL | DROP,
+    "opt": SMALL | {"ffn_dim": 256, "word_embed_proj_dim": 128, "layerdrop": 0.5}, "mpt": {"d_model": 128, "n_layers": 2, "n_heads": 4},
+}
+REFUSED = {  # family: what is small about it, what the sentence has to say
+    "mixtral": (LLAMA | EXPERTS, "would keep .* in 16 bits .*experts"),
+    "qwen2_moe": (LLAMA | {"num_experts": 4, "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64}, "would keep .* in 16 bits .*experts"),
+    "gpt_oss": (HEADS | EXPERTS, "would keep .* in 16 bits .*experts"),
+    "bloom": ({"hidden_size": 128, "n_layer": 2, "n_head": 4}, "can't keep texts apart"),
+    "mamba": ({"hidden_size": 128, "num_hidden_layers": 2}, "can't keep texts apart"),
+    "mamba2": (SMALL | {"num_heads": 8, "head_dim": 32, "n_groups": 1}, "can't keep texts apart"),
+    "lfm2": (LLAMA | {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]}, "can't keep texts apart"),
+    "openai-gpt": (GPT, "can't keep texts apart"),
+}
 QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
@@ -51,16 +79,41 @@ def tokenizer_like(family):
 
 
 def save(family, folder, **changes):
-    """A random model of `family`, 2 layers of 128 if `changes` of its config do not say otherwise, and its tokenizer, in `folder`."""
+    """A random model of `family`, as small as above if `changes` of its config do not say otherwise, and its tokenizer, in `folder`."""
     tokenizer = tokenizer_like(family)
     torch.manual_seed(0)
-    small = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    config = CONFIGS[family](
-        vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=None,
-        tie_word_embeddings=False, **(small | changes),
-    )
+    small = WORK[family] if family in WORK else REFUSED[family][0]
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": None, "tie_word_embeddings": False}
+    config = AutoConfig.for_model(family, **{"vocab_size": len(tokenizer)} | ids | small | changes)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.generation_config.update(do_sample=True, temperature=0.6, top_p=0.9, repetition_penalty=1.3)  # as instruct models ship
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+class Inside:
+    """A policy of a model and k forks of it, with the calls that the tests by family make on them."""
+
+    def __init__(self, model, tokenizer, k):
+        self.policy, self.tokenizer = inner_loop.attach_policy(model), tokenizer
+        self.adapters = inner_loop.fork(self.policy, k)
+
+    def batch(self, *rows):
+        """One row for each list of texts, packed."""
+        packed = [inner_loop.pack(self.tokenizer, row, 64) for row in rows]
+        return inner_loop.collate(packed, self.tokenizer.pad_token_id, self.policy.device)
+
+    def logits(self, batch):
+        """Of every token, in one list of rows without the pads."""
+        with inner_loop.adapters_side_by_side(self.policy, self.adapters), torch.no_grad():
+            return self.policy(**batch[0], use_cache=False).logits
+
+    def train(self, batch, steps=3, checkpointing=False):
+        """Losses (steps, k) of training each adapter on its row."""
+        settings = inner_loop.Settings(steps=steps, learning_rate=1e-2, checkpointing=checkpointing)
+        return inner_loop.train_adapters(self.policy, self.adapters, *batch, settings)
+
+    def done(self):
+        """The model, without its LoRA."""
+        return self.policy.unload()

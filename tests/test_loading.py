@@ -13,7 +13,7 @@ from huggingface_hub import errors as hub_errors
 import sealkit
 from sealkit import loading
 from sealkit.inner_loop import attach_policy, collate, lora_layers, pack, row_losses
-from sealkit.loading import BUNDLED_MODEL, choose, keep_trainable_on_cpu, weight_bytes
+from sealkit.loading import BUNDLED_MODEL, choose, to_4_bits, weight_bytes
 
 
 def test_every_linear_layer_is_nf4_with_double_quantization(model_and_tokenizer):
@@ -65,7 +65,7 @@ def test_without_the_switch_bitsandbytes_would_cut_the_gradients(model_and_token
             module.support_avx512bf16_for_cpu = True
     before = gradients(policy, tokenizer)
     sealkit.answer_questions(policy, tokenizer, validation[0])
-    keep_trainable_on_cpu(policy)
+    to_4_bits(policy)
     after = gradients(policy, tokenizer)
     assert any(not torch.equal(before[name], after[name]) for name in before)
 

@@ -1,4 +1,4 @@
-"""Any causal LM: three families of tiny random models through the whole loop, in fp16 too, with and without checkpointing."""
+"""Any causal LM: 25 families of tiny random models work and 8 are refused; three go through the whole loop, in fp16 too."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sealkit
-from families import CONFIGS, save, tokenizer_like
+from families import CONFIGS, REFUSED, WORK, Inside, save, tokenizer_like
 from sealkit import loading
 from sealkit.exam import exam_prompt
 from sealkit.inner_loop import (adapters_side_by_side, attach_policy, checkpointed, collate, descend, fork, lora_layers, loss_scaler, pack,
@@ -24,6 +24,77 @@ PASSAGES = [
                     (sealkit.Question("Where was Marie Curie born?", ("Warsaw",)), sealkit.Question("When was she born?", ("1867",)))),
     sealkit.Passage("Ferry", "The ferry is 40 m long.\nIt {sails} daily.", (sealkit.Question("How long is the ferry?", ("40 m",)),)),
 ]
+
+
+@pytest.fixture(scope="module", params=WORK)
+def loaded(request, tmp_path_factory):
+    """(family, model, tokenizer): each family's is loaded once."""
+    return request.param, *sealkit.load_quantized(save(request.param, tmp_path_factory.mktemp("family")))
+
+
+@pytest.fixture
+def inside(loaded):
+    """Three forks of a policy whose B is not 0, on a family's model."""
+    inside = Inside(loaded[1], loaded[2], 3)
+    torch.manual_seed(0)
+    for _, B in inside.adapters.values():
+        torch.nn.init.normal_(B, std=0.1)
+    yield inside
+    inside.done()
+
+
+SHORT, LONG = "The ferry is 40 m long.", "Marie Curie was born in Warsaw in 1867."
+
+
+def test_a_familys_decoder_is_in_4_bits_and_every_layer_has_a_lora(loaded, inside):
+    _, model, _ = loaded
+    layers = {id(module) for module in model.modules() if isinstance(module, bnb.nn.Linear4bit)}
+    others = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and id(module) not in layers
+              and module is not model.get_output_embeddings() and "lora_" not in name]
+    assert len(layers) >= 8 and not others and len(inside.adapters) == len(layers)
+
+
+def test_a_familys_packed_texts_do_not_see_each_other(inside):
+    """Logits of two texts in one row, beside pads, against each alone; with the LoRA in place."""
+    (both, labels), (first, _), (second, _) = inside.batch([SHORT, LONG], [LONG], [LONG] * 3), *(inside.batch(*[[text]] * 3) for text in (SHORT, LONG))
+    packed, alone = inside.logits((both, labels))[0], torch.cat([inside.logits((rows, None))[0] for rows in (first, second)])
+    assert torch.dist(packed[: len(alone)], alone) < 1e-4 * alone.norm()
+    third = inside.logits(inside.batch([LONG], [LONG], [LONG] * 3))[2]
+    assert torch.dist(inside.logits((both, labels))[2], third) < 1e-4 * third.norm()
+
+
+def test_a_familys_adapters_learn_side_by_side_what_they_learn_alone(loaded, inside):
+    rows = [SHORT], [LONG, SHORT], [LONG]
+    together = inside.train(inside.batch(*rows))
+    assert (together[-1] < together[0]).all()
+    start = inside.done()
+    for i, row in enumerate(rows):
+        alone = Inside(start, loaded[2], 1)
+        torch.manual_seed(0)
+        for name, (A, B) in alone.adapters.items():
+            drawn = torch.nn.init.normal_(torch.empty(3, *B.shape[1:]), std=0.1)
+            with torch.no_grad():
+                B.copy_(drawn[i])
+        torch.testing.assert_close(alone.train(alone.batch(row))[:, 0], together[:, i], rtol=1e-4, atol=1e-4)
+        alone.done()
+
+
+def test_a_familys_losses_are_the_same_with_checkpointing_and_with_the_same_seed(loaded):
+    """Dropout is on in most of these configs, and under checkpointing layers are in training mode."""
+    losses = []
+    for checkpointing in (False, True, True):
+        inside = Inside(loaded[1], loaded[2], 2)
+        losses.append(inside.train(inside.batch([SHORT], [LONG, SHORT]), checkpointing=checkpointing))
+        inside.done()
+    assert torch.equal(losses[1], losses[2])
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_a_family_that_can_not_keep_the_promises_is_refused_in_one_sentence(family, tmp_path):
+    with pytest.raises(ValueError, match=f"a {family}, {REFUSED[family][1]}") as raised:
+        sealkit.load_quantized(save(family, tmp_path))
+    assert "\n" not in str(raised.value) and str(raised.value).count(". ") == 0
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
