@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -9,8 +10,13 @@ from socket import gaierror
 
 import torch
 from huggingface_hub import constants, errors, model_info
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-from transformers import GenerationConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)
 from transformers.utils import logging as transformers_logging
 
 from .checks import Unfit, check_4_bits, check_packing, check_tokens, to_4_bits, without_dropout
@@ -33,7 +39,7 @@ class Choice:
 
 
 def choose(name=None, device=None):
-    """The one place that decides on model, device and compute dtype, given `load_quantized`'s: Choice.
+    """The one place that decides on model, device and compute dtype: Choice.
 
     A T4 says that it supports bfloat16, which it emulates, so what decides is compute capability.
     """
@@ -72,16 +78,18 @@ def environment(name=None, device=None):
     bundled = choice.path == BUNDLED_MODEL
     path = "bundled, a Mistral of 3.3 M parameters" if bundled else choice.path
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
-    return (
-        f"Python {platform.python_version()}, {versions}\nDevice: {where}; compute in "
-        f"{str(choice.dtype).removeprefix('torch.')}, {choice.dtype_reason}\n"
+    dtype = str(choice.dtype).removeprefix("torch.")
+    text = (
+        f"Python {platform.python_version()}, {versions}\n"
+        f"Device: {where}; compute in {dtype}, {choice.dtype_reason}\n"
         f"Model: {path}, {choice.model_reason}"
-    ) + (
-        f"\nThis GPU's {memory:.1f} GiB could carry Mistral-7B (15 GB to download, 9 GiB at work): "
-        f"name {REAL_MODEL!r}, or set {VARIABLE} to it"
-        if memory >= REAL_MODEL_GIB and not (name or os.environ.get(VARIABLE))
-        else ""
     )
+    if memory >= REAL_MODEL_GIB and not (name or os.environ.get(VARIABLE)):
+        text += (
+            f"\nThis GPU's {memory:.1f} GiB could carry Mistral-7B (15 GB to download, 9 GiB at "
+            f"work): name {REAL_MODEL!r}, or set {VARIABLE} to it"
+        )
+    return text
 
 
 def load_quantized(name=None, device=None):
@@ -89,31 +97,34 @@ def load_quantized(name=None, device=None):
 
     name: "bundled" for the tiny Mistral that ships with sealkit; or a folder, a model hub's id or a
         GGUF file (unpacked in memory first; needs the package gguf); None for what the environment
-        variable SEALKIT_MODEL names, else the bundled one. What is in the hub's cache needs no network.
+        variable SEALKIT_MODEL names, else the bundled one. The hub's cache needs no network.
     device: a torch device; None for CUDA where there is one, else the CPU.
-    Every linear layer of the decoder becomes bitsandbytes' `Linear4bit`, frozen; embeddings, norms and
-    the output head stay as they are. Compute is fp32 on a CPU, bf16 on GPUs that have it, else fp16;
-    `environment` says which. Dropout is off in every mode. The model's own decoding defaults are
-    dropped: a repetition penalty would change greedy answers.
+    Every linear layer of the decoder becomes bitsandbytes' `Linear4bit`, frozen; embeddings, norms
+    and the output head stay as they are. Compute is fp32 on a CPU, bf16 on GPUs that have it, else
+    fp16; `environment` says which. Dropout is off in every mode. The model's own decoding defaults
+    are dropped: a repetition penalty would change greedy answers.
     Returns (model, tokenizer), the model in eval mode. Raises ValueError for a model that there is
     not, that nobody let us have, or that can't do what the loops need (see `checks`), RuntimeError
     for what the machine lacks, each naming the remedy.
 
     >>> model, tokenizer = load_quantized("bundled", "cpu")
-    >>> model.model.layers[0].mlp.up_proj.weight.shape, len(tokenizer)  # two 4-bit numbers a byte
-    (torch.Size([98304, 1]), 1536)
+    >>> model.model.layers[0].mlp.up_proj, model.model.layers[0].mlp.up_proj.weight.nbytes
+    (Linear4bit(in_features=256, out_features=704, bias=False), 90112)
     """
-    choice = choose(name, device)
-    if choice.path == BUNDLED_MODEL:
+    choice, loaded = choose(name, device), None
+    quiet = choice.path == BUNDLED_MODEL and transformers_logging.is_progress_bar_enabled()
+    if quiet:
         transformers_logging.disable_progress_bar()
     try:
         try:
-            model, tokenizer = read(choice, local_files_only=True)
+            loaded = read(choice, local_files_only=True)
         except (OSError, ValueError) as error:
             if Path(choice.path).exists() or isinstance(error, Unfit):
                 raise
+        if not loaded:
             model_info(choice.path, timeout=5)  # says at once what reading says after many attempts
-            model, tokenizer = read(choice)
+            loaded = read(choice)
+        model, tokenizer = loaded
         to_4_bits(model, choice.dtype)
         check_4_bits(model)
         without_dropout(model.requires_grad_(False).eval())
@@ -122,7 +133,8 @@ def load_quantized(name=None, device=None):
     except Exception as error:
         raise explain(error, choice) from error
     finally:
-        transformers_logging.enable_progress_bar()
+        if quiet:
+            transformers_logging.enable_progress_bar()
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     model.generation_config = GenerationConfig(**ends)
     return model, tokenizer
@@ -130,8 +142,11 @@ def load_quantized(name=None, device=None):
 
 def read(choice, **options):
     """(model, tokenizer) as transformers reads them; no weights of what 4 bits can't hold."""
-    folder, options = choice.path, {"trust_remote_code": False} | options  # unsaid, it would ask
-    plan = {"dtype": choice.dtype, "device_map": {"": choice.device}}
+    folder = choice.path
+    plan = {"dtype": choice.dtype, "device_map": {"": choice.device}, "adapter_kwargs": options}
+    options = options | {
+        "trust_remote_code": False
+    }  # unsaid, transformers asks, and a y would run it
     if (path := Path(folder)).suffix == ".gguf" and path.is_file():
         folder, options = path.parent, options | {"gguf_file": path.name}
     else:
@@ -154,23 +169,19 @@ def explain(error, choice):
     while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
         chain.append(cause)
     name, text, hub = repr(str(choice.path)), " ".join(map(str, chain)), constants.ENDPOINT
+    unreachable = (errors.LocalEntryNotFoundError, ConnectionError, TimeoutError, gaierror)
     of_model = {
-        Unfit: f"{name}, {error}",
-        errors.GatedRepoError: f"{name} is gated: accept its terms at {hub}/{choice.path}, and put a "
-        "token of the account that did into HF_TOKEN.",
-        errors.RepositoryNotFoundError: f"The hub has no public model {name}: check the spelling, or "
-        "put a token that may see it into HF_TOKEN.",
+        Unfit: f"{name} {error}",
+        errors.GatedRepoError: f"{name} is gated: accept its terms at {hub}/{choice.path}, and put "
+        "the token of that account into HF_TOKEN.",
+        errors.RepositoryNotFoundError: f"The hub has no public model {name}: check the spelling, "
+        "or put the token of an account that may see it into HF_TOKEN.",
     }
     of_machine = {
-        torch.OutOfMemoryError: f"{name} in 4 bits does not fit this GPU: free it of other programs, "
-        f"or take a smaller model, for example {VARIABLE}=bundled.",
-        (
-            errors.LocalEntryNotFoundError,
-            ConnectionError,
-            TimeoutError,
-            gaierror,
-        ): f"{hub} cannot be "
-        f"reached and {name} is not in the local cache: connect to the network, or take 'bundled'.",
+        torch.OutOfMemoryError: f"{name} in 4 bits does not fit this GPU: free it of other "
+        f"programs, or take a smaller model, for example {VARIABLE}=bundled.",
+        unreachable: f"{hub} can't be reached and {name} is not in the local cache: connect to the "
+        "network, or take 'bundled'.",
     }
     if "No space left" in text:
         return RuntimeError(
@@ -180,11 +191,14 @@ def explain(error, choice):
         for types, sentence in sentences.items():
             if any(isinstance(link, types) for link in chain):
                 return kind(sentence)
+    reason = re.split(r"\n|\. ", str(error) or repr(error))[0]
+    if isinstance(error, ImportError):
+        return RuntimeError(f"{name} can't be loaded: {reason}")
     if isinstance(error, (OSError, ValueError)):
         return ValueError(
-            f"No model could be loaded from {name} ({(str(error) or repr(error)).splitlines()[0]}): "
-            "give 'bundled', or a folder or hub id with config.json and safetensors; of an adapter, "
-            "load the base model, then PeftModel.from_pretrained(model, adapter)."
+            f"No model could be loaded from {name} ({reason}): give 'bundled', or a folder or hub "
+            "id with config.json and safetensors; of an adapter, load the base model, then "
+            "PeftModel.from_pretrained(model, adapter)."
         )
     if "bitsandbytes" in text.lower():
         return RuntimeError(
