@@ -10,7 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import sealkit
-from sealkit import inner_loop
+from sealkit import inner_loop, self_edits
 from sealkit.prompts import GENERAL, BUNDLED
 
 CONFIGS = ("mistral", "llama", "qwen2")  # which the slower tests go through
@@ -108,6 +108,11 @@ class Inside:
         """Of every token, in one list of rows without the pads."""
         with inner_loop.adapters_side_by_side(self.policy, self.adapters), torch.no_grad():
             return self.policy(**batch[0], use_cache=False).logits
+
+    def answers(self, prompts):
+        """Adapter i's greedy continuation of prompt i, in one batch."""
+        with inner_loop.adapters_side_by_side(self.policy, self.adapters):
+            return self_edits.complete(self.policy, self.tokenizer, prompts, 8)
 
     def train(self, batch, steps=3, checkpointing=False):
         """Losses (steps, k) of training each adapter on its row."""

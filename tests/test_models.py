@@ -67,6 +67,8 @@ def test_a_familys_adapters_learn_side_by_side_what_they_learn_alone(loaded, ins
     rows = [SHORT], [LONG, SHORT], [LONG]
     together = inside.train(inside.batch(*rows))
     assert (together[-1] < together[0]).all()
+    prompts = ["The ferry", "Marie Curie was born in", "When was Marie Curie born? She was born"]
+    answers = inside.answers(prompts)
     start = inside.done()
     for i, row in enumerate(rows):
         alone = Inside(start, loaded[2], 1)
@@ -76,7 +78,9 @@ def test_a_familys_adapters_learn_side_by_side_what_they_learn_alone(loaded, ins
             with torch.no_grad():
                 B.copy_(drawn[i])
         torch.testing.assert_close(alone.train(alone.batch(row))[:, 0], together[:, i], rtol=1e-4, atol=1e-4)
+        assert alone.answers(prompts[i : i + 1]) == answers[i : i + 1]
         alone.done()
+    assert any(answers)
 
 
 def test_a_familys_losses_are_the_same_with_checkpointing_and_with_the_same_seed(loaded):
