@@ -58,9 +58,10 @@ def check_4_bits(model):
     A model on the meta device is asked what would be: nothing of it has to be downloaded.
     """
     total, left, head = 0, {}, model.get_output_embeddings()
+    apart = nn.Embedding, nn.Conv1d, nn.Conv2d  # not products with a matrix, and small
     for name, module in model.named_modules():
         for key, weight in module.named_parameters(name, recurse=False):
-            if weight.ndim < 2 or module is head or isinstance(module, nn.Embedding):
+            if weight.ndim < 2 or module is head or isinstance(module, apart):
                 continue
             state = getattr(weight, "quant_state", None)
             size = weight.numel() if state is None else state.shape.numel()
@@ -103,6 +104,20 @@ def check_tokens(model, tokenizer):
         raise Unfit(
             f"has a tokenizer with the token id {last} and embeddings up to {rows - 1}: take the "
             "tokenizer that this model was trained with."
+        )
+
+
+def check_length(model, tokens):
+    """Raise ValueError if the model has fewer positions than a text has tokens.
+
+    Learned positions would fail deep inside the model, computed ones give nonsense without a word.
+    """
+    config = model.config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", getattr(config, "max_seq_len", tokens))
+    if positions and tokens > positions:
+        raise ValueError(
+            f"A text of {tokens} tokens, with the answer, is longer than this model's {positions} "
+            "positions: take shorter passages, or a model with a longer context."
         )
 
 

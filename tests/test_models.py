@@ -10,6 +10,7 @@ import torch
 import sealkit
 from families import CONFIGS, REFUSED, WORK, Inside, save, tokenizer_like
 from sealkit import loading
+from sealkit.checks import check_length
 from sealkit.exam import exam_prompt
 from sealkit.inner_loop import (adapters_side_by_side, attach_policy, checkpointed, collate, descend, fork, lora_layers, loss_scaler, pack,
                                 row_losses, settings_for, train_adapters)
@@ -92,6 +93,16 @@ def test_a_familys_losses_are_the_same_with_checkpointing_and_with_the_same_seed
         inside.done()
     assert torch.equal(losses[1], losses[2])
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "mistral", "mpt"])
+def test_a_text_longer_than_the_models_positions_is_one_sentence(family, tmp_path):
+    name = {"gpt2": "n_positions", "mpt": "max_seq_len"}.get(family, "max_position_embeddings")
+    model, _ = sealkit.load_quantized(save(family, tmp_path, **{name: 64}))
+    check_length(model, 64)
+    check_length(attach_policy(model), 64)
+    with pytest.raises(ValueError, match="A text of 65 tokens, .* longer than this model's 64 positions"):
+        check_length(model, 65)
 
 
 @pytest.mark.parametrize("family", REFUSED)
