@@ -11,7 +11,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
-SHARE = 0.05  # of the weights between embeddings and head that may stay in 16 bits, as routers do
+SHARE = 0.05  # of the decoder's weights that may stay in 16 bits, as routers do
 
 
 class Unfit(ValueError):
@@ -52,14 +52,16 @@ def is_linear(layer):
     return torch.is_tensor(y) and y.shape == expected.shape and torch.dist(y, expected) <= tolerance
 
 
-def check_4_bits(model):
-    """Raise Unfit if matrices between embeddings and head are not in 4 bits.
+def check_layers(model):
+    """Raise Unfit if matrices of the decoder are not in 4 bits, or texts reach only a part of it.
 
     A model on the meta device is asked what would be: nothing of it has to be downloaded.
     """
+    if model.config.get_text_config() is not model.config:
+        raise Unfit(f"(a {model.config.model_type}) is not for texts alone: choose one that is.")
     total, left, head = 0, {}, model.get_output_embeddings()
     apart = nn.Embedding, nn.Conv1d, nn.Conv2d  # not products with a matrix, and small
-    for name, module in model.named_modules():
+    for name, module in model.get_decoder().named_modules():
         for key, weight in module.named_parameters(name, recurse=False):
             if weight.ndim < 2 or module is head or isinstance(module, apart):
                 continue

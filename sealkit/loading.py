@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from .checks import Unfit, check_4_bits, check_packing, check_tokens, to_4_bits, without_dropout
+from .checks import Unfit, check_layers, check_packing, check_tokens, to_4_bits, without_dropout
 
 BUNDLED_MODEL = Path(__file__).parent / "bundled" / "model"
 REAL_MODEL = "mistralai/Mistral-7B-v0.1"
@@ -126,7 +126,7 @@ def load_quantized(name=None, device=None):
             loaded = read(choice)
         model, tokenizer = loaded
         to_4_bits(model, choice.dtype)
-        check_4_bits(model)
+        check_layers(model)
         without_dropout(model.requires_grad_(False).eval())
         check_tokens(model, tokenizer)
         check_packing(model)
@@ -152,7 +152,7 @@ def read(choice, **options):
     else:
         with torch.device("meta"):
             config = AutoConfig.from_pretrained(folder, **options)
-            check_4_bits(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+            check_layers(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
         nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": choice.dtype}
         nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_use_double_quant=True, **nf4)
         plan |= {"quantization_config": nf4, "use_safetensors": True}

@@ -37,6 +37,7 @@ REFUSED = {  # family: what is small about it, what the sentence has to say
     "mamba2": (SMALL | {"num_heads": 8, "head_dim": 32, "n_groups": 1}, "can't keep texts apart"),
     "lfm2": (LLAMA | {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]}, "can't keep texts apart"),
     "openai-gpt": (GPT, "can't keep texts apart"),
+    "gemma3": ({"text_config": HEADS | {"vocab_size": 1100}, "vision_config": SMALL | {"intermediate_size": 64, "image_size": 28}}, "is not for texts alone"),
 }
 QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
