@@ -19,12 +19,7 @@ class Unfit(ValueError):
 
 
 def to_4_bits(model, dtype):
-    """Quantize what transformers did not: linear layers of a class of their own (Falcon's), GGUF's.
-
-    Also keeps bitsandbytes from repacking 4-bit layers for inference on CPUs with AVX512-BF16: the
-    first forward without gradients would repack each in place, and from then on every gradient
-    below it would be exactly zero, with no error (bitsandbytes 0.50, `Linear4bit.forward`).
-    """
+    """Quantize what transformers left: linear layers of a class of their own (Falcon's), GGUF's."""
     head = model.get_output_embeddings()
     for name, layer in list(model.named_modules()):
         if layer is not head and not isinstance(layer, bnb.nn.Linear4bit) and is_linear(layer):
@@ -34,11 +29,10 @@ def to_4_bits(model, dtype):
             ).to(layer.weight.device)
             four.bias = layer.bias
             model.set_submodule(name, four)
-    model.is_loaded_in_4bit = True  # PEFT asks for it
     for layer in model.modules():
         if isinstance(layer, bnb.nn.Linear4bit):
             layer.compute_dtype = dtype  # not that of whoever saved a checkpoint in 4 bits
-            layer.support_avx512bf16_for_cpu = False
+    model.is_loaded_in_4bit = True  # PEFT asks for it
 
 
 @torch.no_grad()

@@ -111,21 +111,14 @@ def load_quantized(name=None, device=None):
     >>> model.model.layers[0].mlp.up_proj, model.model.layers[0].mlp.up_proj.weight.nbytes
     (Linear4bit(in_features=256, out_features=704, bias=False), 90112)
     """
-    choice, loaded = choose(name, device), None
+    choice = choose(name, device)
     quiet = choice.path == BUNDLED_MODEL and transformers_logging.is_progress_bar_enabled()
     if quiet:
         transformers_logging.disable_progress_bar()
     try:
-        try:
-            loaded = read(choice, local_files_only=True)
-        except (OSError, ValueError) as error:
-            if Path(choice.path).exists() or isinstance(error, Unfit):
-                raise
-        if not loaded:
-            model_info(choice.path, timeout=5)  # says at once what reading says after many attempts
-            loaded = read(choice)
-        model, tokenizer = loaded
+        model, tokenizer = fetch(choice)
         to_4_bits(model, choice.dtype)
+        keep_trainable_on_cpu(model)
         check_layers(model)
         without_dropout(model.requires_grad_(False).eval())
         check_tokens(model, tokenizer)
@@ -138,6 +131,17 @@ def load_quantized(name=None, device=None):
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     model.generation_config = GenerationConfig(**ends)
     return model, tokenizer
+
+
+def fetch(choice):
+    """(model, tokenizer) from a folder or the hub's cache, else from the network."""
+    try:
+        return read(choice, local_files_only=True)
+    except (OSError, ValueError) as error:
+        if Path(choice.path).exists() or isinstance(error, Unfit):
+            raise
+    model_info(choice.path, timeout=5)  # says at once what reading would after many attempts
+    return read(choice)
 
 
 def read(choice, **options):
@@ -160,6 +164,17 @@ def read(choice, **options):
     return AutoModelForCausalLM.from_pretrained(folder, **options, **plan), tokenizer
 
 
+def keep_trainable_on_cpu(model):
+    """Keep bitsandbytes from repacking 4-bit layers for inference on CPUs with AVX512-BF16.
+
+    The first forward without gradients would repack each `Linear4bit` in place, and from then on
+    every gradient below that layer would be exactly zero, with no error (bitsandbytes 0.50).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def explain(error, choice):
     """One sentence with the remedy for what the libraries say in many, or in none.
 
@@ -178,33 +193,27 @@ def explain(error, choice):
         "or put the token of an account that may see it into HF_TOKEN.",
     }
     of_machine = {
+        "No space left": f"The disk is full: free some for {name}, or set HF_HOME to a larger one.",
+        "bitsandbytes native": f"bitsandbytes {version('bitsandbytes')} does not work with torch "
+        f"{torch.__version__}: pip install -U bitsandbytes; python -m bitsandbytes tells more.",
         torch.OutOfMemoryError: f"{name} in 4 bits does not fit this GPU: free it of other "
         f"programs, or take a smaller model, for example {VARIABLE}=bundled.",
         unreachable: f"{hub} can't be reached and {name} is not in the local cache: connect to the "
         "network, or take 'bundled'.",
     }
-    if "No space left" in text:
-        return RuntimeError(
-            f"The disk is full: free some for {name}, or set HF_HOME to a larger one."
-        )
     for kind, sentences in ((ValueError, of_model), (RuntimeError, of_machine)):
-        for types, sentence in sentences.items():
-            if any(isinstance(link, types) for link in chain):
+        for sign, sentence in sentences.items():
+            if sign in text if isinstance(sign, str) else any(isinstance(e, sign) for e in chain):
                 return kind(sentence)
     reason = re.split(r"\n|\. ", str(error) or repr(error))[0]
     if isinstance(error, ImportError):
         return RuntimeError(f"{name} can't be loaded: {reason}")
     if isinstance(error, (OSError, ValueError)):
-        return ValueError(
-            f"No model could be loaded from {name} ({reason}): give 'bundled', or a folder or hub "
-            "id with config.json and safetensors; of an adapter, load the base model, then "
-            "PeftModel.from_pretrained(model, adapter)."
+        reason += (
+            "): give 'bundled', or a folder or hub id with config.json and safetensors; of an "
         )
-    if "bitsandbytes" in text.lower():
-        return RuntimeError(
-            f"bitsandbytes {version('bitsandbytes')} does not work with torch {torch.__version__}: "
-            "pip install -U bitsandbytes; python -m bitsandbytes tells more."
-        )
+        reason += "adapter, load the base model, then PeftModel.from_pretrained(model, adapter)."
+        return ValueError(f"No model could be loaded from {name} ({reason}")
     return error
 
 
