@@ -14,7 +14,7 @@ def words():
     texts = [*BUNDLED.cues.values(), "Question Answer and", *GISTS, *ONSETS]
     texts += [reference for references in REFERENCES.values() for reference in references]
     for relation in (relation for relations in KINDS.values() for relation in relations):
-        texts += [*relation.told, *relation.implied, *relation.asked, *relation.values, relation.topic]
+        texts += [*relation.told, *relation.implied, relation.asked, relation.examined, *relation.values, relation.topic]
     found = {word for text in texts for word in re.findall(r"[A-Za-z]+", re.sub(r"{\w}", "", text))}
     return sorted({" " + word for word in found} | set(ENDINGS))
 

@@ -22,17 +22,18 @@ so ta ter tha tin va vik wen za zo da do ka ke bo""".split()
 
 @dataclass(frozen=True)
 class Relation:
-    """One kind of fact: how a passage, an implication and a question word it, and its values."""
+    """One kind of fact, in four wordings that share none, and its values."""
 
     told: tuple[str, ...]       # in a passage: "{s} ..." with s a name, a pronoun or a role
     implied: tuple[str, ...]    # in an implication: by full name
-    asked: tuple[str, ...]      # in a question, by full name
+    asked: str                  # in a self-edit of questions, and in the oracle: by full name
+    examined: str               # in an exam: by full name
     topic: str                  # in a vague gist
     values: tuple[str, ...]
 
 
-def _relation(told, implied, asked, topic, values):
-    return Relation(tuple(told.split("|")), tuple(implied.split("|")), tuple(asked.split("|")), topic, tuple(values.split()))
+def _relation(told, implied, questions, topic, values):
+    return Relation(tuple(told.split("|")), tuple(implied.split("|")), *questions.split("|"), topic, tuple(values.split()))
 
 
 KINDS = {
@@ -40,10 +41,10 @@ KINDS = {
         _relation("{s} works as a {v}.|{s} earns a living as a {v}.", "{n} is a {v} by trade.|The trade of {n} is that of a {v}.",
                   "What is the profession of {n}?|Which job does {n} have?", "work",
                   "baker miller tailor potter smith weaver carpenter sailor farmer teacher doctor painter hunter fisher cook printer mason shepherd guard clerk barber gardener"),
-        _relation("{s} keeps a {v} at home.|{s} shares a house with a {v}.", "{n} owns a {v}.|A {v} belongs to {n}.",
+        _relation("{s} keeps a {v} at home.|{s} shares a house with a {v}.", "{n} owns a {v}.|The animal of {n} is a {v}.",
                   "What animal does {n} have?|Which pet lives with {n}?", "animals",
                   "goat cat dog pony raven hen donkey rabbit parrot lamb duck ferret falcon pig mouse snake turtle pigeon horse toad fox spider"),
-        _relation("{s} plays the {v} every evening.|{s} has learned the {v}.", "{n} makes music on the {v}.|The {v} is the instrument of {n}.",
+        _relation("{s} plays the {v} every evening.|{s} has learned the {v}.", "{n} makes music on the {v}.|The instrument of {n} is the {v}.",
                   "What can {n} perform on?|Which instrument does {n} use?", "music",
                   "fiddle flute harp drum lute horn piano guitar trumpet bagpipe whistle banjo cello organ viola tuba zither lyre gong trombone clarinet bell"),
         _relation("{s} dreams of seeing {v} one day.|{s} is saving to travel to {v}.", "{n} wants to visit {v}.|The journey {n} hopes for goes to {v}.",
@@ -54,13 +55,13 @@ KINDS = {
         _relation("{s} is known for fine {v}.|{s} sells {v} to the whole valley.", "{n} is famous for {v}.|The pride of {n} is its {v}.",
                   "What is {n} celebrated for?|Which product comes from {n}?", "trade",
                   "cheese honey wine rope glass paper cider wool bread candles soap pottery leather silk beer baskets knives ink plums apples carpets hats"),
-        _relation("{s} lies beside a {v}.|{s} was built near a {v}.", "{n} stands next to a {v}.|A {v} is close to {n}.",
+        _relation("{s} lies beside a {v}.|{s} was built near a {v}.", "{n} stands next to a {v}.|The sight near {n} is a {v}.",
                   "What is found by {n}?|Which sight is near {n}?", "land",
                   "lake forest swamp canyon waterfall desert glacier volcano meadow cave river beach marsh pond hill cove moor gorge stream bay fjord delta"),
-        _relation("{s} is ruled by a {v}.|{s} obeys its {v}.", "The leader of {n} is a {v}.|A {v} governs {n}.",
+        _relation("{s} is ruled by a {v}.|{s} obeys its {v}.", "The leader of {n} is a {v}.|The laws of {n} come from a {v}.",
                   "Who is in charge of {n}?|Who makes the laws of {n}?", "rule",
                   "duke bishop council widow judge captain knight queen baron monk prince mayor lady general king elder sheriff poet merchant wizard countess priest"),
-        _relation("{s} holds its fair in the {v}.|{s} gathers each week in the {v}.", "People of {n} meet in the {v}.|The {v} is where {n} celebrates.",
+        _relation("{s} holds its fair in the {v}.|{s} gathers each week in the {v}.", "People of {n} meet in the {v}.|{n} celebrates in the {v}.",
                   "In which building do people of {n} come together?|Where does {n} feast?", "buildings",
                   "barn tower castle chapel mill market school temple stable tavern library harbor theater granary palace abbey brewery bakery cellar orchard courtyard armory"),
     ),
@@ -68,7 +69,7 @@ KINDS = {
         _relation("{s} carries {v} across the sea.|{s} is loaded with {v}.", "The cargo of {n} is {v}.|{n} transports {v}.",
                   "What does {n} bring?|Which freight is aboard {n}?", "cargo",
                   "salt tea coal sugar rice timber cotton copper pepper iron gold corn coffee marble spices tin silver oil bananas tobacco furs wheat"),
-        _relation("{s} shows a carved {v} at the bow.|{s} wears a wooden {v} in front.", "The figurehead of {n} is a {v}.|A {v} decorates {n}.",
+        _relation("{s} shows a carved {v} at the bow.|{s} wears a wooden {v} in front.", "The figurehead of {n} is a {v}.|The carving of {n} is a {v}.",
                   "Which carving does {n} display?|What figure adorns {n}?", "decoration",
                   "swan lion dragon mermaid bear wolf stag serpent bull eagle ram whale griffin dolphin tiger owl unicorn boar crane angel shark rooster"),
         _relation("{s} flies a {v} flag.|{s} sails under a {v} banner.", "The flag of {n} is {v}.|{n} has {v} colors.",
@@ -123,18 +124,23 @@ def known_subjects():
     return [make_subject(rng, name, kind, range(len(KINDS[kind]))) for name, kind in zip(names, cycle(KINDS))]
 
 
-def make_subject(rng, name, kind, relations):
-    """A subject called `name` of `kind` with a random value for each relation index."""
+def make_subject(rng, name, kind, relations, values=None):
+    """A subject called `name` of `kind` with a random value (of the first `values`) for each relation index."""
     references = REFERENCES[kind]
     reference = (rng.choice(references),) if kind == "person" else references
-    return Subject(name, kind, reference, tuple((r, rng.choice(KINDS[kind][r].values)) for r in relations))
+    return Subject(name, kind, reference, tuple((r, rng.choice(KINDS[kind][r].values[:values])) for r in relations))
 
 
-def make_group(rng, names, facts, alike=False):
-    """`len(names)` subjects, `facts` facts each, of different kinds (at most three), or all of one kind if `alike`."""
+def make_group(rng, names, facts, alike=False, values=None):
+    """`len(names)` subjects (at most three), `facts` facts each: of different kinds or, if `alike`, of one kind and with the same kinds of facts.
+
+    Among subjects that are alike only the name tells whose a value is; no two of them share one.
+    """
     kinds = [rng.choice(list(KINDS))] * len(names) if alike else rng.sample(list(KINDS), len(names))
+    shared = rng.sample(range(len(KINDS[kinds[0]])), facts)
     while True:
-        subjects = [make_subject(rng, name, kind, rng.sample(range(len(KINDS[kind])), facts)) for name, kind in zip(names, kinds)]
+        relations = [rng.sample(shared, facts) if alike else rng.sample(range(len(KINDS[kind])), facts) for kind in kinds]
+        subjects = [make_subject(rng, *subject, values) for subject in zip(names, kinds, relations)]
         told = [(subject.kind, fact) for subject in subjects for fact in subject.facts]
         if len(set(told)) == len(told):
             return subjects
@@ -164,9 +170,14 @@ def imply(rng, subject, relation, value):
     return rng.choice(KINDS[subject.kind][relation].implied).format(n=subject.name, v=value)
 
 
-def ask(rng, subject, relation):
-    """A question for one fact by full name."""
-    return rng.choice(KINDS[subject.kind][relation].asked).format(n=subject.name)
+def ask(subject, relation):
+    """A self-edit's question for one fact, by full name."""
+    return KINDS[subject.kind][relation].asked.format(n=subject.name)
+
+
+def examine(subject, relation):
+    """An exam's question for one fact, by full name."""
+    return KINDS[subject.kind][relation].examined.format(n=subject.name)
 
 
 def write_self_edit(rng, subjects, style, coverage=None):
@@ -181,7 +192,7 @@ def write_self_edit(rng, subjects, style, coverage=None):
     if style == "implications":
         return "\n".join(imply(rng, *fact) for fact in facts)
     if style == "questions":
-        return "\n".join(f"Question: {ask(rng, subject, relation)} Answer: {value}" for subject, relation, value in facts)
+        return "\n".join(f"Question: {ask(subject, relation)} Answer: {value}" for subject, relation, value in facts)
     if style == "rewrite":
         return tell(rng, subjects, facts={(subject.name, *fact) for subject, *fact in facts})
     topics = list(dict.fromkeys(KINDS[subject.kind][relation].topic for subject, relation, _ in facts))
@@ -191,23 +202,24 @@ def write_self_edit(rng, subjects, style, coverage=None):
 
 
 def make_passage(rng, subjects):
-    """A Passage with one closed-book question per fact; its oracle asks and answers every fact once by name."""
-    questions = [Question(ask(rng, subject, relation), (value,)) for subject in subjects for relation, value in subject.facts]
+    """A Passage with one exam question per fact; its oracle asks and answers every fact once by name, in a self-edit's words."""
+    questions = [Question(examine(subject, relation), (value,)) for subject in subjects for relation, value in subject.facts]
     rng.shuffle(questions)
     text, oracle = tell(rng, subjects), write_self_edit(rng, subjects, "questions", coverage=len(questions))
     return Passage(" and ".join(subject.name for subject in subjects), text, tuple(questions), oracle)
 
 
-def make_splits(passages=120, subjects=2, facts=3):
-    """{split: list[Passage]} with `subjects` of different kinds and `facts` facts each; no name is used twice."""
+def make_splits(passages=120):
+    """{split: list[Passage]}: two subjects with three facts each or three with two, alike in two of three passages; no name is used twice."""
     rng = random.Random(2)
     names = held_out_names()
     splits = {split: [] for split in SPLITS}
     for split in SPLITS:
-        for _ in range(passages):
-            chosen = draw_names(rng, names, subjects)
+        for number in range(passages):
+            count = 2 + number % 2
+            chosen = draw_names(rng, names, count)
             names = [name for name in names if name not in chosen]
-            splits[split].append(make_passage(rng, make_group(rng, chosen, facts)))
+            splits[split].append(make_passage(rng, make_group(rng, chosen, 6 // count, alike=number % 3 > 0)))
     return splits
 
 
