@@ -49,9 +49,10 @@ def plot_pretraining(path=BUNDLED_MODEL / "pretraining.jsonl", ax=None):
     """How the bundled model learned, from its log: share of tokens guessed right by kind of document, against tokens seen."""
     ax = ax or plt.subplots(figsize=(7, 4), layout="constrained")[1]
     rows = [json.loads(line) for line in open(path, encoding="utf-8")]
-    for kind in ("reading", "known question", "implications", "questions", "rewrite", "gist"):
+    for kind in ("pairs", "topics", "notes", "reading", "reading alike", "known question", "implications", "questions", "rewrite", "gist"):
         points = [(row["tokens"] / 1e6, 100 * row[kind]["accuracy"]) for row in rows if kind in row]
-        ax.plot(*zip(*points), label=kind)
+        if points:
+            ax.plot(*zip(*points), label=kind)
     ax.set(xlabel="tokens seen, millions", ylabel="next token right, %", ylim=(0, 102))
     ax.legend(fontsize="small", ncols=2)
     return ax

@@ -31,10 +31,11 @@ from .tokenizer import train_tokenizer
 
 STAGES = (  # (steps, share of documents of each sort)
     (500, {"pairs": 0.6, "topics": 0.4}),
-    (1500, {"pairs": 0.1, "topics": 0.3, "notes": 0.3, "reading": 0.3}),
-    (8000, {"pairs": 0.04, "topics": 0.04, "known": 0.5, "reading": 0.17, "self-edit": 0.25}),
+    (1300, {"pairs": 0.1, "topics": 0.3, "notes": 0.3, "reading": 0.3}),
+    (5200, {"pairs": 0.04, "topics": 0.04, "known": 0.5, "reading": 0.17, "self-edit": 0.25}),
 )
 STEPS = sum(steps for steps, _ in STAGES)
+WIDTH, INNER, LAYERS, HEADS, GROUPS = 128, 384, 4, 4, 4  # the model's; groups of heads that share keys and values
 TOKENS, LENGTH = 480, 256  # of a batch at least; of a row, in which documents lie side by side and none sees another
 LEARNING_RATE, DECAY = 1e-3, 0.5  # constant, then down to 0 over this share of the steps
 FIRST_VALUES, NEW_VALUES = 4, 0.02  # of each kind of fact, in the recall of the first steps; more with each step
@@ -185,7 +186,7 @@ EMBEDDING, WRITTEN, COPIED, NOISE, DAMPING = 0.06, 0.2, 0.1, 0.02, 0.35
 
 
 def new_model(tokenizer, seed=0):
-    """The untrained bundled Mistral: 4 layers, 256 wide, 8 heads (4 of keys and values), tied embeddings.
+    """The untrained bundled Mistral: LAYERS layers, WIDTH wide, tied embeddings.
 
     All weights are random, but not independent of each other (as in Trockman & Kolter 2023, "Mimetic initialization"):
     every token's embedding shares one direction, from which two heads of the first layer compute the same query and key
@@ -195,8 +196,8 @@ def new_model(tokenizer, seed=0):
     """
     torch.manual_seed(seed)
     model = MistralForCausalLM(MistralConfig(
-        vocab_size=-(-len(tokenizer) // 64) * 64, hidden_size=256, intermediate_size=512, num_hidden_layers=4,
-        num_attention_heads=8, num_key_value_heads=4, head_dim=32, max_position_embeddings=1024, sliding_window=None,
+        vocab_size=-(-len(tokenizer) // 64) * 64, hidden_size=WIDTH, intermediate_size=INNER, num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS, num_key_value_heads=GROUPS, head_dim=WIDTH // HEADS, max_position_embeddings=1024, sliding_window=None,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6}, tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     ))
