@@ -1,7 +1,8 @@
 """Whose fact is it? python -m sealkit.bundled.faithfulness [--run FOLDER]
 
 Reads the texts of the bundled world back into (name, kind of fact, value), and counts how many statements of a self-edit
-are the passage's own, name and value both, and how many wrong answers give a value of another subject.
+are the passage's own, name and value both, how many give a value of it to a wrong name (another subject's, or one
+that nobody has), and how many wrong answers give a value of another subject.
 """
 
 import argparse
@@ -88,11 +89,11 @@ def mixed_up(answers, passage):
 
 def table(rows):
     """{label: [(right, swapped, all) for each self-edit]} as lines of text: self-edits, statements, shares."""
-    lines = [f"{'':<24} self-edits  statements  name and value right   value of another"]
+    lines = [f"{'':<24} self-edits  statements  name and value right   value right, wrong name"]
     for label, counts in rows.items():
         right, swapped, total = map(sum, zip(*counts))
         shares = (f"{right / total:.1%}", f"{swapped / total:.1%}") if total else ("-", "-")
-        lines.append(f"{label:<24} {len(counts):>10}  {total / len(counts):>10.1f}  {shares[0]:>20}  {shares[1]:>17}")
+        lines.append(f"{label:<24} {len(counts):>10}  {total / len(counts):>10.1f}  {shares[0]:>20}  {shares[1]:>23}")
     return "\n".join(lines)
 
 
