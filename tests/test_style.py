@@ -15,6 +15,7 @@ FILES = {
 HOUSE = {name: path for name, path in FILES.items() if not name.startswith("bundled.")}
 ORDER = [  # each may import those before it
     "memo",
+    "checks",
     "loading",
     "policy",
     "lora",
