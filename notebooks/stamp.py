@@ -1,7 +1,8 @@
 """python notebooks/stamp.py [https://github.com/OWNER/REPOSITORY]
 
-Writes the repository's address into the badges and the set-up cells of all notebooks, and into the README.
-The address lives in pyproject.toml, under [project.urls]; given as an argument, it is changed there first. For a fork.
+Writes the repository's address into the badges and the set-up cells of all notebooks,
+and into the README. The address lives in pyproject.toml, under [project.urls]; given as
+an argument, it is changed there first. For a fork.
 """
 
 import re
@@ -9,19 +10,32 @@ import sys
 from pathlib import Path
 
 ADDRESS = r"https://github\.com/([\w.-]+/[\w.-]+)"
-LINKS = r"(colab\.research\.google\.com/github/|mybinder\.org/v2/gh/|git\+https://github\.com/)[\w.-]+/[\w.-]+"
+HOSTS = (
+    r"colab\.research\.google\.com/github|mybinder\.org/v2/gh|git\+https://github\.com"
+)
+LINKS = rf"((?:{HOSTS})/)[\w.-]+/[\w.-]+"
+LINE = rf'(?m)^Repository = "{ADDRESS}"$'
 
 
 def stamp(root, address=None):
-    """Stamp the checkout at `root`; returns the repository, "owner/name". Raises ValueError for an address not on GitHub."""
+    """Stamp the checkout at `root`; returns the repository, "owner/name".
+
+    Raises ValueError for an address that is not on GitHub.
+    """
     project = root / "pyproject.toml"
+    text = project.read_text("utf-8")
     if address:
         if not re.fullmatch(ADDRESS, address):
-            raise ValueError(f"{address!r} is not a repository on GitHub: give https://github.com/OWNER/REPOSITORY.")
-        project.write_text(re.sub(rf'(?m)^Repository = "{ADDRESS}"$', f'Repository = "{address}"', project.read_text("utf-8")), "utf-8")
-    repository = re.search(rf'(?m)^Repository = "{ADDRESS}"$', project.read_text("utf-8"))[1]
+            raise ValueError(
+                f"{address!r} is not a repository on GitHub: "
+                "give https://github.com/OWNER/REPOSITORY."
+            )
+        text = re.sub(LINE, f'Repository = "{address}"', text)
+        project.write_text(text, "utf-8")
+    repository = re.search(LINE, text)[1]
     for path in (root / "README.md", *sorted((root / "notebooks").rglob("*.ipynb"))):
-        path.write_text(re.sub(LINKS, rf"\g<1>{repository}", path.read_text("utf-8")), "utf-8")
+        stamped = re.sub(LINKS, rf"\g<1>{repository}", path.read_text("utf-8"))
+        path.write_text(stamped, "utf-8")
     return repository
 
 
