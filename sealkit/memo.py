@@ -63,8 +63,9 @@ def remembered(memo, keys, compute, width, title=None):
             values = [memo[key] for key in part] if memo.keys() >= set(part) else []
             while len(values) < len(part):
                 values += compute(part[len(values) :][:at_a_time])
-            if not memo.keys() >= set(part):
-                memo.update(zip(part, values, strict=True))
+            made = dict(zip(part, values, strict=True))
+            if new := {key: made[key] for key in part if key not in memo}:
+                memo.update(new)  # what is known stays, so that what was made of it stays true
 
     if mine:
         work()
