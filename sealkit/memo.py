@@ -206,6 +206,8 @@ def open_run(folder, settings, machine, config=None):
             where = f"{str(folder)!r} holds a run with other settings ({other})"
             raise RunError(f"{where}: give the same again to go on with it, {OTHERWISE}")
         journal = Journal(folder, config, state.process_index)
+        if state.is_main_process:
+            sweep(folder)
         state.wait_for_everyone()
         if journal and state.is_main_process:
             trials = sum(key[0] == "trial" for key in journal)
@@ -238,6 +240,13 @@ def hold(folder):
         yield
     finally:
         lock.release()
+
+
+def sweep(folder):
+    """Take away what a killed process had written by half, see `write_whole`."""
+    with failing(folder):
+        for half in folder.rglob(".*.tmp"):
+            half.unlink()
 
 
 def differences(there, here):
