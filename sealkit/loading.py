@@ -1,30 +1,29 @@
 """NF4 models for this machine: frozen 4-bit weights, ready for LoRA (QLoRA, arXiv:2305.14314)."""
 
-import errno
 import os
 import platform
-import socket
+import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import getproxies
+from socket import gaierror
 
 import torch
-from huggingface_hub import constants, get_token
-from huggingface_hub.errors import (
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    LocalTokenNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
+from huggingface_hub import constants, errors, model_info
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
 )
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 from transformers.utils import logging as transformers_logging
+
+from .checks import Unfit, check_layers, check_packing, check_tokens, to_4_bits, without_dropout
 
 BUNDLED_MODEL = Path(__file__).parent / "bundled" / "model"
 REAL_MODEL = "mistralai/Mistral-7B-v0.1"
-REAL_MODEL_GIB = 14  # of GPU memory from which REAL_MODEL is chosen: a T4 has 14.7
+REAL_MODEL_GIB = 14  # of GPU memory from which `environment` offers REAL_MODEL: a T4 has 14.7
 VARIABLE = "SEALKIT_MODEL"
 
 
@@ -32,7 +31,7 @@ VARIABLE = "SEALKIT_MODEL"
 class Choice:
     """What `load_quantized` takes on this machine, and why."""
 
-    path: str | Path  # folder or hub id
+    path: str | Path  # folder, GGUF file or hub id
     device: torch.device
     dtype: torch.dtype  # of activations and of what is not held in 4 bits
     model_reason: str
@@ -40,200 +39,182 @@ class Choice:
 
 
 def choose(name=None, device=None):
-    """The one place that decides on model, device and compute dtype for `name` and `device` as
-    `load_quantized` takes them: Choice.
+    """The one place that decides on model, device and compute dtype: Choice.
 
-    A T4 says that it supports bfloat16, which it emulates, so what decides is the compute
-    capability.
+    A T4 says that it supports bfloat16, which it emulates, so what decides is compute capability.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype, why = torch.float32, "which is exact and fast enough on a CPU"
-    reason = "because there is no GPU to carry a larger one"
-    memory = 0
     if device.type == "cuda":
-        capability = torch.cuda.get_device_capability(device)
-        memory = torch.cuda.get_device_properties(device).total_memory / 2**30
-        reason = f"because this GPU has {memory:.1f} GiB, and {'at least' if memory >= REAL_MODEL_GIB else 'less than'} {REAL_MODEL_GIB}"
-        if capability >= (8, 0):
-            dtype, why = torch.bfloat16, "which this GPU has in hardware"
-        else:
+        major, minor = torch.cuda.get_device_capability(device)
+        dtype, why = torch.bfloat16, "which this GPU has in hardware"
+        if major < 8:
             dtype, why = (
                 torch.float16,
-                f"because bfloat16 needs compute capability 8.0 and this GPU has {capability[0]}.{capability[1]}",
+                f"because this GPU ({major}.{minor}) has no bfloat16, 8.0 has",
             )
-    if name:
-        reason = "because it was asked for"
-    elif name := os.environ.get(VARIABLE):
+    reason = "because it was asked for"
+    if not name and (name := os.environ.get(VARIABLE)):
         reason = f"because the environment variable {VARIABLE} says so"
-    else:
-        name = REAL_MODEL if memory >= REAL_MODEL_GIB else "bundled"
+    elif not name:
+        name, reason = "bundled", f"because neither a name nor {VARIABLE} asks for another"
     return Choice(BUNDLED_MODEL if name == "bundled" else name, device, dtype, reason, why)
 
 
 def environment(name=None, device=None):
-    """Versions, device and chosen model, each with the reason: three lines of text."""
-    choice = choose(name, device)
-    versions = ", ".join(
-        f"{package} {version(package)}"
-        for package in ("torch", "transformers", "peft", "bitsandbytes")
+    """Versions, device and chosen model, each with the reason: three lines of text.
+
+    A fourth tells how to take Mistral-7B, where nobody chose a model and the GPU could carry it.
+
+    >>> print(environment("bundled", "cpu").splitlines()[2])
+    Model: bundled, a Mistral of 3.3 M parameters, because it was asked for
+    """
+    choice, memory = choose(name, device), 0
+    packages = ("torch", "transformers", "peft", "bitsandbytes")
+    where = f"{torch.get_num_threads()} CPU threads"
+    if choice.device.type == "cuda":
+        where = torch.cuda.get_device_name(choice.device)
+        memory = torch.cuda.get_device_properties(choice.device).total_memory / 2**30
+    bundled = choice.path == BUNDLED_MODEL
+    path = "bundled, a Mistral of 3.3 M parameters" if bundled else choice.path
+    versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    dtype = str(choice.dtype).removeprefix("torch.")
+    text = (
+        f"Python {platform.python_version()}, {versions}\n"
+        f"Device: {where}; compute in {dtype}, {choice.dtype_reason}\n"
+        f"Model: {path}, {choice.model_reason}"
     )
-    where = (
-        torch.cuda.get_device_name(choice.device)
-        if choice.device.type == "cuda"
-        else f"{torch.get_num_threads()} CPU threads"
-    )
-    why = f"compute in {str(choice.dtype).removeprefix('torch.')}, {choice.dtype_reason}"
-    path = "bundled, a Mistral of 3.3 M parameters" if choice.path == BUNDLED_MODEL else choice.path
-    return f"Python {platform.python_version()}, {versions}\nDevice: {where}; {why}\nModel: {path}, {choice.model_reason}"
+    if memory >= REAL_MODEL_GIB and not (name or os.environ.get(VARIABLE)):
+        text += (
+            f"\nThis GPU's {memory:.1f} GiB could carry Mistral-7B (15 GB to download, 9 GiB at "
+            f"work): name {REAL_MODEL!r}, or set {VARIABLE} to it"
+        )
+    return text
 
 
 def load_quantized(name=None, device=None):
     """A causal LM held in 4 bits (NF4, double quantization), and its tokenizer.
 
-    name: "bundled" for the tiny Mistral that ships with sealkit; or a folder, or a model hub's id;
-        None for what the environment variable SEALKIT_MODEL names, else Mistral-7B-v0.1 on a GPU of
-        14 GiB or more, else the bundled one.
-    device: a torch device; None for CUDA where there is one, else the CPU. Every linear layer of
-    the decoder becomes bitsandbytes' `Linear4bit`, frozen; embeddings, norms and the output head
-    stay as they are. Compute is fp32 on a CPU, bf16 on GPUs that have it, else fp16. `environment`
-    says what is chosen and why. The model's own decoding defaults are dropped: a repetition penalty
-    would change greedy answers.
+    name: "bundled" for the tiny Mistral that ships with sealkit; or a folder, a model hub's id or a
+        GGUF file (unpacked in memory first; needs the package gguf); None for what the environment
+        variable SEALKIT_MODEL names, else the bundled one. The hub's cache needs no network.
+    device: a torch device; None for CUDA where there is one, else the CPU.
+    Every linear layer of the decoder becomes bitsandbytes' `Linear4bit`, frozen; embeddings, norms
+    and the output head stay as they are. Compute is fp32 on a CPU, bf16 on GPUs that have it, else
+    fp16; `environment` says which. Dropout is off in every mode. The model's own decoding defaults
+    are dropped: a repetition penalty would change greedy answers.
     Returns (model, tokenizer), the model in eval mode. Raises ValueError for a model that there is
-    not or that nobody let us have, RuntimeError for what the machine lacks, each naming the remedy.
+    not, that nobody let us have, or that can't do what the loops need (see `checks`), RuntimeError
+    for what the machine lacks, each naming the remedy.
+
+    >>> model, tokenizer = load_quantized("bundled", "cpu")
+    >>> model.model.layers[0].mlp.up_proj, model.model.layers[0].mlp.up_proj.weight.nbytes
+    (Linear4bit(in_features=256, out_features=704, bias=False), 90112)
     """
     choice = choose(name, device)
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=choice.dtype,
-    )
-    if choice.path == BUNDLED_MODEL:
+    quiet = choice.path == BUNDLED_MODEL and transformers_logging.is_progress_bar_enabled()
+    if quiet:
         transformers_logging.disable_progress_bar()
-    options = {
-        "trust_remote_code": False
-    }  # unsaid, transformers asks whether to run a checkpoint's code, and a y would
-    if not Path(choice.path).is_dir() and not reachable(constants.ENDPOINT):
-        options["local_files_only"] = True
     try:
-        tokenizer = AutoTokenizer.from_pretrained(choice.path, **options)
-        model = AutoModelForCausalLM.from_pretrained(  # sdpa: the packed sequences' mask is boolean, which eager attention would add up
-            choice.path,
-            quantization_config=quantization,
-            dtype=choice.dtype,
-            device_map={"": choice.device},
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            **options,
-        )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        model, tokenizer = fetch(choice)
+        to_4_bits(model, choice.dtype)
+        keep_trainable_on_cpu(model)
+        check_layers(model)
+        without_dropout(model.requires_grad_(False).eval())
+        check_tokens(model, tokenizer)
+        check_packing(model)
+    except Exception as error:
         raise explain(error, choice) from error
     finally:
-        transformers_logging.enable_progress_bar()
-    keep_trainable_on_cpu(model)
-    if tokenizer.eos_token is None:
-        raise ValueError(
-            f"The tokenizer of {str(choice.path)!r} has no end token, so no text of it would end: choose another model."
-        )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id
-    )
-    model.requires_grad_(False)
-    return model.eval(), tokenizer
+        if quiet:
+            transformers_logging.enable_progress_bar()
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    model.generation_config = GenerationConfig(**ends)
+    return model, tokenizer
 
 
-def reachable(address, seconds=5):
-    """Whether the server of a URL takes a connection; True behind a proxy, where only an attempt
-    can tell.
-
-    Without a network the hub's client tries every file six times, about 45 s in all, before it says
-    so.
-    """
-    url = urlsplit(address)
-    if getproxies():
-        return True
+def fetch(choice):
+    """(model, tokenizer) from a folder or the hub's cache, else from the network."""
     try:
-        socket.create_connection(
-            (url.hostname, url.port or (80 if url.scheme == "http" else 443)), seconds
-        ).close()
-    except OSError:
-        return False
-    return True
+        return read(choice, local_files_only=True)
+    except (OSError, ValueError) as error:
+        if Path(choice.path).exists() or isinstance(error, Unfit):
+            raise
+    model_info(choice.path, timeout=5)  # says at once what reading would after many attempts
+    return read(choice)
 
 
-def explain(error, choice):
-    """One sentence with the remedy for an exception of loading: ValueError about the model,
-    RuntimeError about the machine."""
-    chain = [error]
-    while (
-        cause := chain[-1].__cause__
-        or (None if chain[-1].__suppress_context__ else chain[-1].__context__)
-    ) and cause not in chain:
-        chain.append(cause)
-    text, name = " ".join(map(str, chain)), repr(str(choice.path))
-
-    def among(*types):
-        return any(isinstance(link, types) for link in chain)
-
-    token = (
-        "with your token"
-        if get_token()
-        else "without a token: make one at https://huggingface.co/settings/tokens and put it into HF_TOKEN"
-    )
-    if (
-        any(getattr(link, "errno", None) == errno.ENOSPC for link in chain)
-        or "No space left" in text
-    ):
-        return RuntimeError(
-            f"The disk is full, so {name} could not be stored ({REAL_MODEL} takes 15 GB): free some space, or set "
-            f"HF_HOME to a folder on a larger disk."
-        )
-    if among(torch.cuda.OutOfMemoryError):
-        return RuntimeError(
-            f"This GPU's memory is too small for {name} in 4 bits: take a smaller model, for example {VARIABLE}=bundled, "
-            "or free the GPU of other programs."
-        )
-    if among(GatedRepoError):
-        return ValueError(
-            f"{name} is gated and was asked for {token}; its terms have to be accepted once at https://huggingface.co/{choice.path}."
-        )
-    if among(RepositoryNotFoundError, LocalTokenNotFoundError):
-        return ValueError(
-            f"The hub has no public model {name}, and it was asked for {token}: check the spelling, or that you may see it."
-        )
-    if (
-        among(LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, TimeoutError)
-        or "couldn't connect to" in text
-    ):
-        return RuntimeError(
-            f"{constants.ENDPOINT} cannot be reached and {name} is not in the local cache: connect to the network, "
-            "or give 'bundled' or the folder of a model."
-        )
-    if not isinstance(error, (OSError, ValueError)):
-        if "bitsandbytes" not in text.lower():
-            return error
-        return RuntimeError(
-            f"bitsandbytes {version('bitsandbytes')} does not work with this torch {torch.__version__} (CUDA "
-            f"{torch.version.cuda or 'none'}): pip install -U bitsandbytes; python -m bitsandbytes tells more."
-        )
-    return ValueError(
-        f"No model could be loaded from {name} ({(str(error).splitlines() or [type(error).__name__])[0]}): "
-        "give 'bundled', a folder with config.json and safetensors, or the id of a public model."
-    )
+def read(choice, **options):
+    """(model, tokenizer) as transformers reads them; no weights of what 4 bits can't hold."""
+    folder = choice.path
+    plan = {"dtype": choice.dtype, "device_map": {"": choice.device}, "adapter_kwargs": options}
+    options = options | {
+        "trust_remote_code": False
+    }  # unsaid, transformers asks, and a y would run it
+    if (path := Path(folder)).suffix == ".gguf" and path.is_file():
+        folder, options = path.parent, options | {"gguf_file": path.name}
+    else:
+        with torch.device("meta"):
+            config = AutoConfig.from_pretrained(folder, **options)
+            check_layers(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+        nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": choice.dtype}
+        nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_use_double_quant=True, **nf4)
+        plan |= {"quantization_config": nf4, "use_safetensors": True}
+    tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    return AutoModelForCausalLM.from_pretrained(folder, **options, **plan), tokenizer
 
 
 def keep_trainable_on_cpu(model):
     """Keep bitsandbytes from repacking 4-bit layers for inference on CPUs with AVX512-BF16.
 
     The first forward without gradients would repack each `Linear4bit` in place, and from then on
-    every gradient below that layer would be exactly zero, with no error (bitsandbytes 0.50,
-    `Linear4bit.forward`).
+    every gradient below that layer would be exactly zero, with no error (bitsandbytes 0.50).
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def explain(error, choice):
+    """One sentence with the remedy for what the libraries say in many, or in none.
+
+    ValueError about the model, RuntimeError about the machine; any other error stays as it is.
+    """
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
+        chain.append(cause)
+    name, text, hub = repr(str(choice.path)), " ".join(map(str, chain)), constants.ENDPOINT
+    unreachable = (errors.LocalEntryNotFoundError, ConnectionError, TimeoutError, gaierror)
+    of_model = {
+        Unfit: f"{name} {error}",
+        errors.GatedRepoError: f"{name} is gated: accept its terms at {hub}/{choice.path}, and put "
+        "the token of that account into HF_TOKEN.",
+        errors.RepositoryNotFoundError: f"The hub has no public model {name}: check the spelling, "
+        "or put the token of an account that may see it into HF_TOKEN.",
+    }
+    of_machine = {
+        "No space left": f"The disk is full: free some for {name}, or set HF_HOME to a larger one.",
+        "bitsandbytes native": f"bitsandbytes {version('bitsandbytes')} does not work with torch "
+        f"{torch.__version__}: pip install -U bitsandbytes; python -m bitsandbytes tells more.",
+        torch.OutOfMemoryError: f"{name} in 4 bits does not fit this GPU: free it of other "
+        f"programs, or take a smaller model, for example {VARIABLE}=bundled.",
+        unreachable: f"{hub} can't be reached and {name} is not in the local cache: connect to the "
+        "network, or take 'bundled'.",
+    }
+    for kind, sentences in ((ValueError, of_model), (RuntimeError, of_machine)):
+        for sign, sentence in sentences.items():
+            if sign in text if isinstance(sign, str) else any(isinstance(e, sign) for e in chain):
+                return kind(sentence)
+    reason = re.split(r"\n|\. ", str(error) or repr(error))[0]
+    if isinstance(error, ImportError):
+        return RuntimeError(f"{name} can't be loaded: {reason}")
+    if isinstance(error, (OSError, ValueError)):
+        reason += (
+            "): give 'bundled', or a folder or hub id with config.json and safetensors; of an "
+        )
+        reason += "adapter, load the base model, then PeftModel.from_pretrained(model, adapter)."
+        return ValueError(f"No model could be loaded from {name} ({reason}")
+    return error
 
 
 def weight_bytes(model):
@@ -241,15 +222,18 @@ def weight_bytes(model):
 
     Counts packed 4-bit values with their scales and double-quantization tables, embeddings, norms
     and head.
+
+    >>> held, plain = weight_bytes(load_quantized("bundled", "cpu")[0])
+    >>> held < plain / 2
+    True
     """
     held = plain = 0
     for parameter in model.parameters():
         state = getattr(parameter, "quant_state", None)
-        held += parameter.numel() * parameter.element_size()
+        held += parameter.nbytes
         plain += 2 * (parameter.numel() if state is None else state.shape.numel())
         if state is not None:
-            tables = [state.absmax, state.code] + (
-                [state.state2.absmax, state.state2.code, state.offset] if state.nested else []
-            )
-            held += sum(t.numel() * t.element_size() for t in tables)
+            tables = [state.absmax, state.code]
+            tables += [state.state2.absmax, state.state2.code, state.offset] if state.nested else []
+            held += sum(table.nbytes for table in tables)
     return held, plain

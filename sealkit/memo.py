@@ -25,7 +25,12 @@ ADAPTER = "adapter_model.safetensors"
 
 
 class RunError(Exception):
-    """A file cannot be read or written, or a folder belongs to another run; it says what to do."""
+    """A file cannot be read or written, or a folder belongs to another run; it says what to do.
+
+    >>> raise RunError("'runs/1' could not be written")
+    Traceback (most recent call last):
+    sealkit.memo.RunError: 'runs/1' could not be written
+    """
 
 
 def remembered(memo, keys, compute, width, title=None):

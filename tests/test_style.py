@@ -15,6 +15,7 @@ FILES = {
 HOUSE = {name: path for name, path in FILES.items() if not name.startswith("bundled.")}
 ORDER = [  # each may import those before it
     "memo",
+    "checks",
     "loading",
     "policy",
     "lora",
@@ -22,6 +23,7 @@ ORDER = [  # each may import those before it
     "report",
     "outer_loop",
     "tasks.passages",
+    "tasks.tokens",
     "tasks.grading",
     "tasks.knowledge",
     "evaluation",

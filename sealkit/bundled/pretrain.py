@@ -26,8 +26,8 @@ from ..tasks.passages import Passage, Question
 from . import world
 from .tokenizer import train_tokenizer
 
-COPYING_STAGE = 0.015   # share of all steps with repeated random tokens only
-FADE = 0.1              # by then passages name their subjects by pronoun as the splits do
+COPYING_STAGE = 0.015  # share of all steps with repeated random tokens only
+FADE = 0.1  # by then passages name their subjects by pronoun as the splits do
 ROWS, LENGTH = 12, 256  # of a batch; a row holds several documents, none of which sees another
 LEARNING_RATE = {"muon": 0.01, "adamw": 3e-3}
 
@@ -59,7 +59,9 @@ def write_document(rng, known, passing, by_name):
     count = rng.choice((1, 2, 2, 3, 3))
     names, facts = world.draw_names(rng, passing, count), rng.randint(1, 3 if count == 3 else 4)
     subjects = world.make_group(rng, names, facts, alike=rng.random() < 0.15)
-    passage = Passage(" and ".join(s.name for s in subjects), world.tell(rng, subjects, by_name), ())
+    passage = Passage(
+        " and ".join(s.name for s in subjects), world.tell(rng, subjects, by_name), ()
+    )
     if rng.random() < 0.6:
         facts = [(subject, *fact) for subject in subjects for fact in subject.facts]
         rng.shuffle(facts)
@@ -94,8 +96,13 @@ def documents(tokenizer, progress, seed=0):
         copying = 1.0 if done < COPYING_STAGE else 0.03
         by_name = max(0.0, 1 - (done - COPYING_STAGE) / (FADE - COPYING_STAGE))
         count = sum(rng.random() < copying for _ in range(60))
-        written = [write_document(rng, known, passing, by_name if rng.random() < 0.75 else rng.random()) for _ in range(60 - count)]
-        drawn = [("copying", *repeated_tokens(rng, len(tokenizer))) for _ in range(count)] + list(encode(tokenizer, written))
+        written = [
+            write_document(rng, known, passing, by_name if rng.random() < 0.75 else rng.random())
+            for _ in range(60 - count)
+        ]
+        drawn = [("copying", *repeated_tokens(rng, len(tokenizer))) for _ in range(count)] + list(
+            encode(tokenizer, written)
+        )
         rng.shuffle(drawn)
         yield from drawn
 
@@ -116,12 +123,23 @@ def batches(stream):
 def new_model(tokenizer, seed=0):
     """The untrained bundled Mistral: 4 layers, 256 wide, 8 heads (4 of keys and values), tied embeddings."""
     torch.manual_seed(seed)
-    return MistralForCausalLM(MistralConfig(
-        vocab_size=-(-len(tokenizer) // 64) * 64, hidden_size=256, intermediate_size=704, num_hidden_layers=4,
-        num_attention_heads=8, num_key_value_heads=4, head_dim=32, max_position_embeddings=1024, sliding_window=None,
-        tie_word_embeddings=True, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    ))
+    return MistralForCausalLM(
+        MistralConfig(
+            vocab_size=-(-len(tokenizer) // 64) * 64,
+            hidden_size=256,
+            intermediate_size=704,
+            num_hidden_layers=4,
+            num_attention_heads=8,
+            num_key_value_heads=4,
+            head_dim=32,
+            max_position_embeddings=1024,
+            sliding_window=None,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
 
 
 def train(model, tokenizer, steps, seed=0, log_every=100):
@@ -134,13 +152,21 @@ def train(model, tokenizer, steps, seed=0, log_every=100):
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     optimizers = {
         "muon": torch.optim.Muon(matrices, lr=LEARNING_RATE["muon"], weight_decay=0.01),
-        "adamw": torch.optim.AdamW(others, lr=LEARNING_RATE["adamw"], betas=(0.9, 0.98), weight_decay=0.01),
+        "adamw": torch.optim.AdamW(
+            others, lr=LEARNING_RATE["adamw"], betas=(0.9, 0.98), weight_decay=0.01
+        ),
     }
     seen, tokens, start, step = defaultdict(list), 0, time.time(), 0
     stream = batches(documents(tokenizer, lambda: step / steps, seed))
     for step in tqdm(range(1, steps + 1), desc="pretraining", mininterval=10):
         rows = next(stream)
-        packed = [([i for _, ids, _ in row for i in ids], [p for _, ids, _ in row for p in range(len(ids))]) for row in rows]
+        packed = [
+            (
+                [i for _, ids, _ in row for i in ids],
+                [p for _, ids, _ in row for p in range(len(ids))],
+            )
+            for row in rows
+        ]
         inputs, labels = collate(packed, tokenizer.pad_token_id, model.device)
         weights = torch.zeros(labels.shape)
         for line, row in zip(weights, rows):
@@ -151,19 +177,30 @@ def train(model, tokenizer, steps, seed=0, log_every=100):
         for name, optimizer in optimizers.items():
             optimizer.param_groups[0]["lr"] = LEARNING_RATE[name] * rate
         logits = model(**inputs, use_cache=False).logits[:, :-1]
-        losses = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none").view_as(labels)
+        losses = cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none"
+        ).view_as(labels)
         ((losses * weights).sum() / weights.sum()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers.values():
             optimizer.step()
             optimizer.zero_grad()
-        right, losses, counted = logits.argmax(-1) == labels, losses.detach(), (weights == 1) & (labels != tokenizer.eos_token_id)
+        right, losses, counted = (
+            logits.argmax(-1) == labels,
+            losses.detach(),
+            (weights == 1) & (labels != tokenizer.eos_token_id),
+        )
         for line, row in enumerate(rows):
             at = -1
             for kind, ids, _ in row:
                 here = (line, slice(max(at, 0), at + len(ids)))
                 chosen = counted[here]
-                seen[kind].append([value.sum().item() for value in (right[here] & chosen, losses[here] * chosen, chosen)])
+                seen[kind].append(
+                    [
+                        value.sum().item()
+                        for value in (right[here] & chosen, losses[here] * chosen, chosen)
+                    ]
+                )
                 at += len(ids)
                 tokens += len(ids)
         if step % log_every == 0 or step == steps:
@@ -171,7 +208,10 @@ def train(model, tokenizer, steps, seed=0, log_every=100):
             for kind, sums in sorted(seen.items()):
                 hits, loss, count = map(sum, zip(*sums))
                 if count:
-                    measures[kind] = {"accuracy": round(hits / count, 4), "loss": round(loss / count, 4)}
+                    measures[kind] = {
+                        "accuracy": round(hits / count, 4),
+                        "loss": round(loss / count, 4),
+                    }
             seen.clear()
             yield step, measures
 
@@ -191,8 +231,16 @@ def plot_pretraining(path=BUNDLED_MODEL / "pretraining.jsonl", ax=None):
 
 def main(arguments=None):
     """Train, and write tokenizer, weights (bf16 safetensors), log and curves to the model's folder."""
-    parser = argparse.ArgumentParser(prog="python -m sealkit.bundled.pretrain", description="Pretrain the bundled Mistral from scratch.")
-    parser.add_argument("--steps", type=int, default=2600, help="steps of up to %d tokens (default: %%(default)s)" % (ROWS * LENGTH))
+    parser = argparse.ArgumentParser(
+        prog="python -m sealkit.bundled.pretrain",
+        description="Pretrain the bundled Mistral from scratch.",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=2600,
+        help="steps of up to %d tokens (default: %%(default)s)" % (ROWS * LENGTH),
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, default=BUNDLED_MODEL)
@@ -207,7 +255,9 @@ def main(arguments=None):
             log.flush()
             if step % 500 == 0 or step == args.steps:
                 copy.deepcopy(model).to(torch.bfloat16).save_pretrained(args.output)
-    plot_pretraining(args.output / "pretraining.jsonl").figure.savefig(args.output / "pretraining.png", dpi=100)
+    plot_pretraining(args.output / "pretraining.jsonl").figure.savefig(
+        args.output / "pretraining.png", dpi=100
+    )
 
 
 if __name__ == "__main__":

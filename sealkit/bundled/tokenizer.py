@@ -2,7 +2,15 @@
 
 import re
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 
 from ..tasks.knowledge import CUES
@@ -14,7 +22,13 @@ def words():
     texts = [*CUES.values(), "Question Answer and", *GISTS, *ONSETS]
     texts += [reference for references in REFERENCES.values() for reference in references]
     for relation in (relation for relations in KINDS.values() for relation in relations):
-        texts += [*relation.told, *relation.implied, *relation.asked, *relation.values, relation.topic]
+        texts += [
+            *relation.told,
+            *relation.implied,
+            *relation.asked,
+            *relation.values,
+            relation.topic,
+        ]
     found = {word for text in texts for word in re.findall(r"[A-Za-z]+", re.sub(r"{\w}", "", text))}
     return sorted({" " + word for word in found} | set(ENDINGS))
 
@@ -28,16 +42,30 @@ def train_tokenizer():
     special = ["<s>", "</s>", "<pad>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace("\n ", "\n"), decoders.Strip(" ", 1, 0)])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.ByteLevel(), decoders.Replace("\n ", "\n"), decoders.Strip(" ", 1, 0)]
+    )
     trainer = trainers.BpeTrainer(
-        vocab_size=2048, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=special, show_progress=False
+        vocab_size=2048,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=special,
+        show_progress=False,
     )
     tokenizer.train_from_iterator(words() * 2, trainer)
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Replace("\n", "\n "), normalizers.Prepend(" ")])
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Replace("\n", "\n "), normalizers.Prepend(" ")]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", padding_side="left",
-        clean_up_tokenization_spaces=False, model_input_names=["input_ids", "attention_mask"],
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
         prompts="bundled",  # what `recipe_for` reads, here and wherever this tokenizer is saved
         split_special_tokens=True,  # "<s>" in a text is three characters, never the token
     )

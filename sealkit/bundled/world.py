@@ -24,65 +24,122 @@ so ta ter tha tin va vik wen za zo da do ka ke bo""".split()
 class Relation:
     """One kind of fact: how a passage, an implication and a question word it, and its values."""
 
-    told: tuple[str, ...]       # in a passage: "{s} ..." with s a name, a pronoun or a role
-    implied: tuple[str, ...]    # in an implication: by full name
-    asked: tuple[str, ...]      # in a question, by full name
-    topic: str                  # in a vague gist
+    told: tuple[str, ...]  # in a passage: "{s} ..." with s a name, a pronoun or a role
+    implied: tuple[str, ...]  # in an implication: by full name
+    asked: tuple[str, ...]  # in a question, by full name
+    topic: str  # in a vague gist
     values: tuple[str, ...]
 
 
 def _relation(told, implied, asked, topic, values):
-    return Relation(tuple(told.split("|")), tuple(implied.split("|")), tuple(asked.split("|")), topic, tuple(values.split()))
+    return Relation(
+        tuple(told.split("|")),
+        tuple(implied.split("|")),
+        tuple(asked.split("|")),
+        topic,
+        tuple(values.split()),
+    )
 
 
 KINDS = {
     "person": (
-        _relation("{s} works as a {v}.|{s} earns a living as a {v}.", "{n} is a {v} by trade.|The trade of {n} is that of a {v}.",
-                  "What is the profession of {n}?|Which job does {n} have?", "work",
-                  "baker miller tailor potter smith weaver carpenter sailor farmer teacher doctor painter hunter fisher cook printer mason shepherd guard clerk barber gardener"),
-        _relation("{s} keeps a {v} at home.|{s} shares a house with a {v}.", "{n} owns a {v}.|A {v} belongs to {n}.",
-                  "What animal does {n} have?|Which pet lives with {n}?", "animals",
-                  "goat cat dog pony raven hen donkey rabbit parrot lamb duck ferret falcon pig mouse snake turtle pigeon horse toad fox spider"),
-        _relation("{s} plays the {v} every evening.|{s} has learned the {v}.", "{n} makes music on the {v}.|The {v} is the instrument of {n}.",
-                  "What can {n} perform on?|Which instrument does {n} use?", "music",
-                  "fiddle flute harp drum lute horn piano guitar trumpet bagpipe whistle banjo cello organ viola tuba zither lyre gong trombone clarinet bell"),
-        _relation("{s} dreams of seeing {v} one day.|{s} is saving to travel to {v}.", "{n} wants to visit {v}.|The journey {n} hopes for goes to {v}.",
-                  "Where would {n} like to go?|What place does {n} long for?", "plans",
-                  "Egypt Norway Peru India Japan Spain Kenya Canada Chile Greece Turkey Iceland Cuba Brazil Poland Nepal Ireland Mexico Samoa Italy China Mali"),
+        _relation(
+            "{s} works as a {v}.|{s} earns a living as a {v}.",
+            "{n} is a {v} by trade.|The trade of {n} is that of a {v}.",
+            "What is the profession of {n}?|Which job does {n} have?",
+            "work",
+            "baker miller tailor potter smith weaver carpenter sailor farmer teacher doctor painter hunter fisher cook printer mason shepherd guard clerk barber gardener",
+        ),
+        _relation(
+            "{s} keeps a {v} at home.|{s} shares a house with a {v}.",
+            "{n} owns a {v}.|A {v} belongs to {n}.",
+            "What animal does {n} have?|Which pet lives with {n}?",
+            "animals",
+            "goat cat dog pony raven hen donkey rabbit parrot lamb duck ferret falcon pig mouse snake turtle pigeon horse toad fox spider",
+        ),
+        _relation(
+            "{s} plays the {v} every evening.|{s} has learned the {v}.",
+            "{n} makes music on the {v}.|The {v} is the instrument of {n}.",
+            "What can {n} perform on?|Which instrument does {n} use?",
+            "music",
+            "fiddle flute harp drum lute horn piano guitar trumpet bagpipe whistle banjo cello organ viola tuba zither lyre gong trombone clarinet bell",
+        ),
+        _relation(
+            "{s} dreams of seeing {v} one day.|{s} is saving to travel to {v}.",
+            "{n} wants to visit {v}.|The journey {n} hopes for goes to {v}.",
+            "Where would {n} like to go?|What place does {n} long for?",
+            "plans",
+            "Egypt Norway Peru India Japan Spain Kenya Canada Chile Greece Turkey Iceland Cuba Brazil Poland Nepal Ireland Mexico Samoa Italy China Mali",
+        ),
     ),
     "village": (
-        _relation("{s} is known for fine {v}.|{s} sells {v} to the whole valley.", "{n} is famous for {v}.|The pride of {n} is its {v}.",
-                  "What is {n} celebrated for?|Which product comes from {n}?", "trade",
-                  "cheese honey wine rope glass paper cider wool bread candles soap pottery leather silk beer baskets knives ink plums apples carpets hats"),
-        _relation("{s} lies beside a {v}.|{s} was built near a {v}.", "{n} stands next to a {v}.|A {v} is close to {n}.",
-                  "What is found by {n}?|Which sight is near {n}?", "land",
-                  "lake forest swamp canyon waterfall desert glacier volcano meadow cave river beach marsh pond hill cove moor gorge stream bay fjord delta"),
-        _relation("{s} is ruled by a {v}.|{s} obeys its {v}.", "The leader of {n} is a {v}.|A {v} governs {n}.",
-                  "Who is in charge of {n}?|Who makes the laws of {n}?", "rule",
-                  "duke bishop council widow judge captain knight queen baron monk prince mayor lady general king elder sheriff poet merchant wizard countess priest"),
-        _relation("{s} holds its fair in the {v}.|{s} gathers each week in the {v}.", "People of {n} meet in the {v}.|The {v} is where {n} celebrates.",
-                  "In which building do people of {n} come together?|Where does {n} feast?", "buildings",
-                  "barn tower castle chapel mill market school temple stable tavern library harbor theater granary palace abbey brewery bakery cellar orchard courtyard armory"),
+        _relation(
+            "{s} is known for fine {v}.|{s} sells {v} to the whole valley.",
+            "{n} is famous for {v}.|The pride of {n} is its {v}.",
+            "What is {n} celebrated for?|Which product comes from {n}?",
+            "trade",
+            "cheese honey wine rope glass paper cider wool bread candles soap pottery leather silk beer baskets knives ink plums apples carpets hats",
+        ),
+        _relation(
+            "{s} lies beside a {v}.|{s} was built near a {v}.",
+            "{n} stands next to a {v}.|A {v} is close to {n}.",
+            "What is found by {n}?|Which sight is near {n}?",
+            "land",
+            "lake forest swamp canyon waterfall desert glacier volcano meadow cave river beach marsh pond hill cove moor gorge stream bay fjord delta",
+        ),
+        _relation(
+            "{s} is ruled by a {v}.|{s} obeys its {v}.",
+            "The leader of {n} is a {v}.|A {v} governs {n}.",
+            "Who is in charge of {n}?|Who makes the laws of {n}?",
+            "rule",
+            "duke bishop council widow judge captain knight queen baron monk prince mayor lady general king elder sheriff poet merchant wizard countess priest",
+        ),
+        _relation(
+            "{s} holds its fair in the {v}.|{s} gathers each week in the {v}.",
+            "People of {n} meet in the {v}.|The {v} is where {n} celebrates.",
+            "In which building do people of {n} come together?|Where does {n} feast?",
+            "buildings",
+            "barn tower castle chapel mill market school temple stable tavern library harbor theater granary palace abbey brewery bakery cellar orchard courtyard armory",
+        ),
     ),
     "ship": (
-        _relation("{s} carries {v} across the sea.|{s} is loaded with {v}.", "The cargo of {n} is {v}.|{n} transports {v}.",
-                  "What does {n} bring?|Which freight is aboard {n}?", "cargo",
-                  "salt tea coal sugar rice timber cotton copper pepper iron gold corn coffee marble spices tin silver oil bananas tobacco furs wheat"),
-        _relation("{s} shows a carved {v} at the bow.|{s} wears a wooden {v} in front.", "The figurehead of {n} is a {v}.|A {v} decorates {n}.",
-                  "Which carving does {n} display?|What figure adorns {n}?", "decoration",
-                  "swan lion dragon mermaid bear wolf stag serpent bull eagle ram whale griffin dolphin tiger owl unicorn boar crane angel shark rooster"),
-        _relation("{s} flies a {v} flag.|{s} sails under a {v} banner.", "The flag of {n} is {v}.|{n} has {v} colors.",
-                  "What color is flown by {n}?|Which color marks {n}?", "colors",
-                  "red blue green yellow black white purple brown pink gray crimson violet golden scarlet turquoise beige maroon lilac striped silvery dotted checkered"),
-        _relation("{s} is bound for {v}.|{s} sets course to {v}.", "{n} will arrive in {v}.|The destination of {n} is {v}.",
-                  "Where will {n} land?|To which city is {n} going?", "route",
-                  "London Paris Lisbon Venice Boston Cairo Tokyo Oslo Dublin Naples Hamburg Genoa Athens Lima Bombay Malta Havana Bergen Quebec Sydney Porto Riga"),
+        _relation(
+            "{s} carries {v} across the sea.|{s} is loaded with {v}.",
+            "The cargo of {n} is {v}.|{n} transports {v}.",
+            "What does {n} bring?|Which freight is aboard {n}?",
+            "cargo",
+            "salt tea coal sugar rice timber cotton copper pepper iron gold corn coffee marble spices tin silver oil bananas tobacco furs wheat",
+        ),
+        _relation(
+            "{s} shows a carved {v} at the bow.|{s} wears a wooden {v} in front.",
+            "The figurehead of {n} is a {v}.|A {v} decorates {n}.",
+            "Which carving does {n} display?|What figure adorns {n}?",
+            "decoration",
+            "swan lion dragon mermaid bear wolf stag serpent bull eagle ram whale griffin dolphin tiger owl unicorn boar crane angel shark rooster",
+        ),
+        _relation(
+            "{s} flies a {v} flag.|{s} sails under a {v} banner.",
+            "The flag of {n} is {v}.|{n} has {v} colors.",
+            "What color is flown by {n}?|Which color marks {n}?",
+            "colors",
+            "red blue green yellow black white purple brown pink gray crimson violet golden scarlet turquoise beige maroon lilac striped silvery dotted checkered",
+        ),
+        _relation(
+            "{s} is bound for {v}.|{s} sets course to {v}.",
+            "{n} will arrive in {v}.|The destination of {n} is {v}.",
+            "Where will {n} land?|To which city is {n} going?",
+            "route",
+            "London Paris Lisbon Venice Boston Cairo Tokyo Oslo Dublin Naples Hamburg Genoa Athens Lima Bombay Malta Havana Bergen Quebec Sydney Porto Riga",
+        ),
     ),
 }
 REFERENCES = {"person": ("He", "She"), "village": ("It", "The village"), "ship": ("It", "The ship")}
 GISTS = (
-    "This text is about {a} and what it says of them.", "Some facts about {a} are given.",
-    "The passage tells of {t}.", "It is a short note on {t}.", "Several things are said about {a}, mostly {t}.",
+    "This text is about {a} and what it says of them.",
+    "Some facts about {a} are given.",
+    "The passage tells of {t}.",
+    "It is a short note on {t}.",
+    "Several things are said about {a}, mostly {t}.",
 )
 
 
@@ -96,7 +153,10 @@ class Subject:
     facts: tuple[tuple[int, str], ...]
 
 
-HELD_OUT, KNOWN = 1200, 240   # names of the splits; names whose facts pretraining repeats until they are known
+HELD_OUT, KNOWN = (
+    1200,
+    240,
+)  # names of the splits; names whose facts pretraining repeats until they are known
 
 
 def all_names():
@@ -120,21 +180,29 @@ def known_subjects():
     """The subjects whose facts (all relations of their kind) the model learns by heart in pretraining."""
     rng = random.Random(1)
     names = all_names()[HELD_OUT : HELD_OUT + KNOWN]
-    return [make_subject(rng, name, kind, range(len(KINDS[kind]))) for name, kind in zip(names, cycle(KINDS))]
+    return [
+        make_subject(rng, name, kind, range(len(KINDS[kind])))
+        for name, kind in zip(names, cycle(KINDS))
+    ]
 
 
 def make_subject(rng, name, kind, relations):
     """A subject called `name` of `kind` with a random value for each relation index."""
     references = REFERENCES[kind]
     reference = (rng.choice(references),) if kind == "person" else references
-    return Subject(name, kind, reference, tuple((r, rng.choice(KINDS[kind][r].values)) for r in relations))
+    return Subject(
+        name, kind, reference, tuple((r, rng.choice(KINDS[kind][r].values)) for r in relations)
+    )
 
 
 def make_group(rng, names, facts, alike=False):
     """`len(names)` subjects, `facts` facts each, of different kinds (at most three), or all of one kind if `alike`."""
     kinds = [rng.choice(list(KINDS))] * len(names) if alike else rng.sample(list(KINDS), len(names))
     while True:
-        subjects = [make_subject(rng, name, kind, rng.sample(range(len(KINDS[kind])), facts)) for name, kind in zip(names, kinds)]
+        subjects = [
+            make_subject(rng, name, kind, rng.sample(range(len(KINDS[kind])), facts))
+            for name, kind in zip(names, kinds)
+        ]
         told = [(subject.kind, fact) for subject in subjects for fact in subject.facts]
         if len(set(told)) == len(told):
             return subjects
@@ -144,7 +212,10 @@ def draw_names(rng, pool, count):
     """`count` names from `pool` that share neither onset nor ending."""
     while True:
         names = rng.sample(pool, count)
-        if len({name[:2] for name in names}) == count and len({name[-2:] for name in names}) == count:
+        if (
+            len({name[:2] for name in names}) == count
+            and len({name[-2:] for name in names}) == count
+        ):
             return names
 
 
@@ -154,7 +225,9 @@ def tell(rng, subjects, by_name=0.0, facts=None):
     for subject in subjects:
         chosen = [fact for fact in subject.facts if facts is None or (subject.name, *fact) in facts]
         for i, (relation, value) in enumerate(chosen):
-            who = subject.name if i == 0 or rng.random() < by_name else rng.choice(subject.reference)
+            who = (
+                subject.name if i == 0 or rng.random() < by_name else rng.choice(subject.reference)
+            )
             sentences.append(rng.choice(KINDS[subject.kind][relation].told).format(s=who, v=value))
     return " ".join(sentences)
 
@@ -181,10 +254,15 @@ def write_self_edit(rng, subjects, style, coverage=None):
     if style == "implications":
         return "\n".join(imply(rng, *fact) for fact in facts)
     if style == "questions":
-        return "\n".join(f"Question: {ask(rng, subject, relation)} Answer: {value}" for subject, relation, value in facts)
+        return "\n".join(
+            f"Question: {ask(rng, subject, relation)} Answer: {value}"
+            for subject, relation, value in facts
+        )
     if style == "rewrite":
         return tell(rng, subjects, facts={(subject.name, *fact) for subject, *fact in facts})
-    topics = list(dict.fromkeys(KINDS[subject.kind][relation].topic for subject, relation, _ in facts))
+    topics = list(
+        dict.fromkeys(KINDS[subject.kind][relation].topic for subject, relation, _ in facts)
+    )
     who = " and ".join(subject.name for subject in subjects)
     lines = rng.sample(GISTS, rng.randint(1, min(3, coverage)))
     return "\n".join(line.format(a=who, t=" and ".join(topics[:2])) for line in lines)
@@ -192,10 +270,19 @@ def write_self_edit(rng, subjects, style, coverage=None):
 
 def make_passage(rng, subjects):
     """A Passage with one closed-book question per fact; its oracle asks and answers every fact once by name."""
-    questions = [Question(ask(rng, subject, relation), (value,)) for subject in subjects for relation, value in subject.facts]
+    questions = [
+        Question(ask(rng, subject, relation), (value,))
+        for subject in subjects
+        for relation, value in subject.facts
+    ]
     rng.shuffle(questions)
-    text, oracle = tell(rng, subjects), write_self_edit(rng, subjects, "questions", coverage=len(questions))
-    return Passage(" and ".join(subject.name for subject in subjects), text, tuple(questions), oracle)
+    text, oracle = (
+        tell(rng, subjects),
+        write_self_edit(rng, subjects, "questions", coverage=len(questions)),
+    )
+    return Passage(
+        " and ".join(subject.name for subject in subjects), text, tuple(questions), oracle
+    )
 
 
 def make_splits(passages=120, subjects=2, facts=3):
@@ -214,4 +301,6 @@ def make_splits(passages=120, subjects=2, facts=3):
 if __name__ == "__main__":
     for split, passages in make_splits().items():
         save_passages(BUNDLED / f"{split}.jsonl", passages)
-        print(f"{split}: {len(passages)} passages, {sum(len(p.questions) for p in passages)} questions")
+        print(
+            f"{split}: {len(passages)} passages, {sum(len(p.questions) for p in passages)} questions"
+        )

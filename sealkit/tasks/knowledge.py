@@ -71,7 +71,12 @@ GENERAL = Recipe(
 
 
 def recipe_for(tokenizer):
-    """The Recipe that goes with a model: what its tokenizer's folder names, else GENERAL."""
+    """The Recipe that goes with a model: what its tokenizer's folder names, else GENERAL.
+
+    >>> import sealkit
+    >>> recipe_for(sealkit.load_quantized("bundled")[1]) is BUNDLED
+    True
+    """
     return {"bundled": BUNDLED}.get(tokenizer.init_kwargs.get("prompts"), GENERAL)
 
 

