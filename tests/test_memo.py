@@ -212,7 +212,7 @@ SQUARES = [n * n for n in range(11)]
 
 @pytest.fixture(params=["dict", "journal"])
 def memo(request, tmp_path):
-    """A memo of both kinds; a journal has all of it on the disk afterwards, each key in one line."""
+    """A memo of both kinds; a journal has all of it on the disk, each key in one line."""
     made = Journal(tmp_path) if request.param == "journal" else {}
     yield made
     if made and request.param == "journal":
@@ -524,6 +524,20 @@ def test_what_a_killed_process_had_written_by_half_is_swept_away(ended, small):
     refused("other seed, with halves of files", ended, lambda: small(ended, seed=4), names=["seed"])
     small(ended)
     assert content(ended) == whole
+
+
+def test_each_m_step_begins_at_the_first_policy(ended, small, policy):
+    """As ReST-EM does, and not at the one that wrote the self-edits."""
+    history, passages = small(ended), sealkit.load_passages("bundled", limit=2)
+    for iteration in history.iterations:
+        assert iteration.kept
+        examples = [
+            (knowledge.prompt(passages[i], policy.recipe), iteration.trials[i][j].self_edit)
+            for i, j in iteration.kept
+        ]
+        policy.load(history.start)
+        assert tuple(m_step(policy, examples, (3, iteration.number))) == iteration.losses
+        assert same_tensors(policy.weights(), iteration.policy)
 
 
 # --- damaged folders, and other runs' folders
