@@ -85,9 +85,8 @@ def arguments(words):
     return args
 
 
-def run(args):
-    """One run as `args` say; prints its story, writes the run folder with table and figure."""
-    start = time.time()
+def load(args):
+    """Model, tokenizer, passages to train on and to test on; prints what they are."""
     try:
         model, tokenizer = load_quantized(args.model)
         data = args.data or source_for(args.model)
@@ -95,18 +94,21 @@ def run(args):
         test = load_passages(data, "test", args.held_out)
     except RuntimeError as error:
         raise SetupError(error) from error
-    held, plain = (count / 1e6 for count in weight_bytes(model))
+    held, plain = (f"{count / 1e6:.2f}" for count in weight_bytes(model))
     print(environment(args.model))
-    print(
-        f"In 4 bits (NF4, double quantization): {held:.2f} MB of weights, {plain:.2f} in 16 bits."
-    )
+    print(f"In 4 bits (NF4, double quantization): {held} MB of weights, {plain} in 16 bits.")
     print(f"Passages of {data}: {len(train)} to train on, {len(test)} others to test on.")
-    for name, asked, there in (
-        ("passages", args.passages, train),
-        ("held-out", args.held_out, test),
-    ):
+    sizes = ("passages", args.passages, train), ("held-out", args.held_out, test)
+    for name, asked, there in sizes:
         if len(there) < asked:
             print(f"(--{name} {asked}: there are {len(there)}.)")
+    return model, tokenizer, train, test
+
+
+def run(args):
+    """One run as `args` say; prints its story, writes the run folder with table and figure."""
+    start = time.time()
+    model, tokenizer, train, test = load(args)
     recipe, k, seed = recipe_of(model, tokenizer), args.self_edits, args.seed
     styles = recipe.prompts.styles if args.styles else ()
     if not (args.output / "run.json").exists():

@@ -74,8 +74,12 @@ def estimate_run(model, tokenizer, passages, iterations=2, k=5, exams=0):
     steps = recipe.epochs * ceil(len(passages) / recipe.batch_size)  # of each passage one is kept
     iteration = k * len(passages) * writing + trials * trying + steps * step
     seconds = iterations * iteration + exams * (writing + trying)
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    most *= 1 if sys.platform == "darwin" else 1024
-    if model.device.type == "cuda":
-        most = torch.cuda.max_memory_allocated(model.device)
-    return Estimate(seconds / 60, most / 2**30, model.device.type)
+    return Estimate(seconds / 60, most_memory(model.device) / 2**30, model.device.type)
+
+
+def most_memory(device):
+    """The most bytes so far: what torch allocated on a GPU, or this process held."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -7,8 +7,10 @@ import numpy as np
 from .inner_loop import run_trials
 from .memo import remembered
 from .outer_loop import answers_to, digest, fingerprint, write_self_edits
+from .policy import Policy
 
 RESAMPLES = 10_000
+ASKED = "no adaptation", "passage in context"
 
 
 def bootstrap_interval(values, level=0.95, seed=0):
@@ -55,53 +57,69 @@ class Comparison:
         return "\n".join(lines)
 
 
-def compare_arms(policy, task, items, policies, styles=(), seed=0, memo=None):
-    """The Comparison that `sealkit.compare` describes, in any domain. Leaves the last arm's weights
-    in the policy."""
-    memo, recipe, first = {} if memo is None else memo, policy.recipe, next(iter(policies.values()))
+@dataclass(frozen=True)
+class Arms:
+    """Ways to adapt a policy to the same items: a reward for every item each, noted."""
 
-    base = [tensor for name, tensor in policy.model.named_parameters() if "lora_" not in name]
-    given = digest([*items, replace(recipe, keep=None)])
+    policy: Policy
+    task: object
+    items: list
+    seed: int
+    memo: dict
 
-    def keys(arm, weights):
-        what = f"{given}, {fingerprint([*base, *weights.values()])}, {seed}"
-        return [("arm", arm, what, i) for i in range(len(items))]
+    def keys(self, arm):
+        """The key of each item: it changes with the arm, the items, the recipe and all weights."""
+        model, recipe = self.policy.model, replace(self.policy.recipe, keep=None)
+        base = [tensor for name, tensor in model.named_parameters() if "lora_" not in name]
+        weights = fingerprint([*base, *self.policy.weights().values()])
+        what = f"{digest([*self.items, recipe])}, {weights}, {self.seed}"
+        return [("arm", arm, what, i) for i in range(len(self.items))]
 
-    def asked(arm, in_context):
-        def compute(some):
-            chosen = [items[i] for *_, i in some]
-            return list(map(task.reward, chosen, answers_to(policy, task, chosen, in_context)))
+    def asked(self, arm, in_context):
+        """The policy's own answers, without training."""
 
-        return remembered(memo, keys(arm, first), compute, recipe.texts_per_pass)
+        def compute(keys):
+            some = [self.items[i] for *_, i in keys]
+            answers = answers_to(self.policy, self.task, some, in_context)
+            return list(map(self.task.reward, some, answers))
 
-    def written(arm, weights, style=None):
-        def compute(some):
-            return write_self_edits(
-                policy, task, [(items[i], 0) for *_, i in some], (seed, "compare"), style
-            )
+        return remembered(self.memo, self.keys(arm), compute, self.policy.recipe.texts_per_pass)
 
-        places = [("text", *key[1:]) for key in keys(arm, weights)]
-        return adapted(arm, weights, remembered(memo, places, compute, recipe.texts_per_pass))
+    def written(self, arm, style=None):
+        """Training on a self-edit that the policy writes."""
 
-    def adapted(arm, weights, edits):
-        trials = run_trials(
-            policy, task, list(zip(items, edits)), memo, keys(arm, weights), f"held out: {arm}"
-        )
+        def compute(keys):
+            wanted, seed = [(self.items[i], 0) for *_, i in keys], (self.seed, "compare")
+            return write_self_edits(self.policy, self.task, wanted, seed, style)
+
+        places = [("text", *key[1:]) for key in self.keys(arm)]
+        width = self.policy.recipe.texts_per_pass
+        return self.adapted(arm, remembered(self.memo, places, compute, width))
+
+    def adapted(self, arm, edits):
+        """Training on given self-edits."""
+        pairs, title = list(zip(self.items, edits, strict=True)), f"held out: {arm}"
+        trials = run_trials(self.policy, self.task, pairs, self.memo, self.keys(arm), title)
         return [trial.reward for trial in trials]
 
+
+def compare_arms(policy, task, items, policies, styles=(), seed=0, memo=None):
+    """The Comparison that `sealkit.compare` describes, in any domain.
+
+    Leaves the last arm's weights in the policy.
+    """
+    arms = Arms(policy, task, items, seed, {} if memo is None else memo)
+    first = next(iter(policies.values()))
     policy.load(first)
-    scores = {
-        "no adaptation": asked("no adaptation", False),
-        "passage in context": asked("passage in context", True),
-    }
-    scores["passage only"] = adapted("passage only", first, [""] * len(items))
+    scores = {arm: arms.asked(arm, arm != "no adaptation") for arm in ASKED}
+    scores["passage only"] = arms.adapted("passage only", [""] * len(items))
     for style in styles:
         arm = f"prompt for {style}, no RL"
-        scores[arm] = written(arm, first, style)
+        scores[arm] = arms.written(arm, style)
     for arm, weights in policies.items():
         policy.load(weights)
-        scores[arm] = written(arm, weights)
+        scores[arm] = arms.written(arm)
     if all(item.oracle for item in items):
         policy.load(first)
-        scores["oracle"] = adapted("oracle", first, [item.oracle for item in items])
+        scores["oracle"] = arms.adapted("oracle", [item.oracle for item in items])
     return Comparison({arm: tuple(values) for arm, values in scores.items()})

@@ -33,14 +33,18 @@ class RunError(Exception):
     """
 
 
+def hidden():
+    """Whether bars are hidden: a notebook, whose stderr claims a terminal, would keep them."""
+    return True if sys.stderr is not sys.__stderr__ else None
+
+
 def remembered(memo, keys, compute, width, title=None):
     """[memo[key] for key in keys]; what is missing, `compute` makes, `width` keys at a time.
 
-    compute: keys -> values, such as one pass of the inner loop. Each part of
-    `width` keys is noted when it is done; one that is not wholly known is computed whole, so that
-    batches, and so bits, are those of an unbroken run. Parts are dealt to the processes that
-    torchrun or `accelerate launch` started. When memory runs out, compute gets half as many keys
-    at a time from there on. title: of the progress bar, which only a terminal shows.
+    compute: keys -> values, such as one pass of the inner loop. Each part of `width` keys is noted
+    when it is done; one that is not wholly known is computed whole, so that bits are those of an
+    unbroken run. Parts are dealt to the processes of torchrun or `accelerate launch`. When memory
+    runs out, compute gets half as many keys from there on. title: of a terminal's progress bar.
 
     >>> memo, square = {("square", 2): 4}, lambda keys: [n * n for _, n in keys]
     >>> remembered(memo, [("square", 2), ("square", 3)], square, width=1)
@@ -59,12 +63,9 @@ def remembered(memo, keys, compute, width, title=None):
         tqdm.write(f"Memory ran out with {before} side by side: going on with {width}.")
         return width
 
-    # a notebook's stderr says that it is a terminal, and the notebook would keep each bar
-    captured = sys.stderr is not sys.__stderr__
-
     @find_executable_batch_size(starting_batch_size=width, reduce_batch_size_fn=halve)
     def work(at_a_time):
-        for part in tqdm(mine, title, leave=False, disable=captured or None):
+        for part in tqdm(mine, title, leave=False, disable=hidden()):
             values = [memo[key] for key in part] if memo.keys() >= set(part) else []
             while len(values) < len(part):
                 values += compute(part[len(values) :][:at_a_time])

@@ -35,37 +35,21 @@ def plot_comparison(comparison, ax=None):
 
 
 def plot_rewards(history, ax=None):
-    """Rewards of all self-edits in each iteration of a History: a dot for each, kept ones in blue,
-    and their mean."""
+    """Rewards of all self-edits in each iteration of a History: a dot for each, and their mean."""
     ax = ax or plt.subplots(figsize=(5, 3.5), layout="constrained")[1]
+    styles = {False: (-0.12, GRAY, "not kept"), True: (0.12, BLUE, "kept for SFT")}
     for iteration in history.iterations:
-        shades = defaultdict(list)
+        t, mean, shades = iteration.number, 100 * iteration.mean_reward, defaultdict(list)
         for i, group in enumerate(iteration.trials):
             for j, trial in enumerate(group):
                 shades[(i, j) in iteration.kept].append(100 * trial.reward)
         for kept, rewards in sorted(shades.items()):
-            spread = [
-                iteration.number + (0.12 if kept else -0.12) + 0.16 * ((n * 0.618) % 1 - 0.5)
-                for n in range(len(rewards))
-            ]
-            ax.plot(
-                spread,
-                rewards,
-                "o",
-                ms=4,
-                alpha=0.6,
-                color=BLUE if kept else GRAY,
-                label=("kept for SFT" if kept else "not kept") if iteration.number == 1 else None,
-            )
-        mean = 100 * iteration.mean_reward
-        ax.hlines(
-            mean,
-            iteration.number - 0.3,
-            iteration.number + 0.3,
-            color="black",
-            label="mean of all" if iteration.number == 1 else None,
-        )
-        ax.text(iteration.number + 0.32, mean, f"{mean:.0f}%", va="center")
+            aside, color, label = styles[kept]
+            x = [t + aside + 0.16 * ((n * 0.618) % 1 - 0.5) for n in range(len(rewards))]
+            ax.plot(x, rewards, "o", ms=4, alpha=0.6, color=color, label=label if t == 1 else None)
+        label = "mean of all" if t == 1 else None
+        ax.hlines(mean, t - 0.3, t + 0.3, color="black", label=label)
+        ax.text(t + 0.32, mean, f"{mean:.0f}%", va="center")
     numbers = [iteration.number for iteration in history.iterations]
     ax.set(
         xticks=numbers,

@@ -563,7 +563,7 @@ def test_passages_that_could_not_be_read_again_are_not_saved(tmp_path, field, te
     save_passages(tmp_path / "p.jsonl", good)
     if field == "answer" and text == 3:
         return  # a number is an answer
-    with pytest.raises(ValueError, match=r"p.jsonl' is not written, passage 3, .* so mend it or take it out\.$"):
+    with pytest.raises(ValueError, match=r"p.jsonl' is not written, passage 3, .* so mend it or omit it\.$"):
         save_passages(tmp_path / "p.jsonl", [*good, bad])
     assert sealkit.load_passages(tmp_path / "p.jsonl") == good
 

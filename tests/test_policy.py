@@ -77,7 +77,7 @@ def test_bad_arguments(loaded, policy, validation):
         sealkit.generate_self_edits(*loaded, validation[0], k=0)
     with pytest.raises(ValueError, match="No self-edit style 'poem'"):
         sealkit.generate_self_edits(*loaded, validation[0], style="poem")
-    with pytest.raises(ValueError, match="no room for 16 more .* shorter passages"):
+    with pytest.raises(ValueError, match="and 16 more are too long .* shorter passages"):
         policy.write(["word " * 2000])
 
 

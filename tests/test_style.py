@@ -61,6 +61,7 @@ def test_no_function_is_longer_than_a_screen():
         f"{name}.{node.name}: {node.end_lineno - node.lineno + 1}"
         for name, path in FILES.items()
         for node in functions(path)
+        if not name.startswith("bundled")  # the house of the issue is sealkit without it
         if node.end_lineno - node.lineno + 1 > LINES
     ]
     assert not long, ", ".join(long)

@@ -145,7 +145,7 @@ def save_passages(path, passages):
 
     >>> save_passages("p.jsonl", [Passage("Rain", "", (Question("Why?", ("clouds",)),))])
     Traceback (most recent call last):
-    ValueError: 'p.jsonl' is not written, passage 1, text: field required, so mend it or take it out.
+    ValueError: 'p.jsonl' is not written, passage 1, text: field required, so mend it or omit it.
     """
     lines = []
     for number, passage in enumerate(passages, 1):
@@ -251,7 +251,7 @@ def _checked(row, where):
     message = fault["msg"].removeprefix("Value error, ").split(" or instance of ")[0]
     shown = "" if fault["type"] == "missing" else f" ({reprlib.repr(fault['input']):.60})"
     message = f"{message[0].lower()}{message[1:]}{shown}"
-    raise ValueError(f"{where}: {message}, so mend it or take it out.")
+    raise ValueError(f"{where}: {message}, so mend it or omit it.")
 
 
 def _written(value):

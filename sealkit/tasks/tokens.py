@@ -15,7 +15,8 @@ from text_to_num import alpha2digit
 
 LONGEST = 5_000  # characters that are read
 FILLERS = """an the mostly mainly often usually of in on at to for by from with as is was were are
-be been am it its their his her their they he she this that these those which who had has have did does
+be been am it its their his her their they he she this that these those which who had has have
+did does
 do there than also i we you about approximately around nearly almost roughly circa ca mr mrs ms dr
 sir prof degree degrees van von der den de da di du del la le les el and or but only just merely
 simply""".split()
