@@ -69,8 +69,7 @@ def remembered(memo, keys, compute, width, title=None):
             values = [memo[key] for key in part] if memo.keys() >= set(part) else []
             while len(values) < len(part):
                 values += compute(part[len(values) :][:at_a_time])
-            made = dict(zip(part, values, strict=True))
-            if new := {key: made[key] for key in part if key not in memo}:
+            if new := {k: v for k, v in zip(part, values, strict=True) if k not in memo}:
                 memo.update(new)  # what is known stays, so that what was made of it stays true
 
     if mine:
