@@ -69,8 +69,8 @@ def remembered(memo, keys, compute, width, title=None):
             values = [memo[key] for key in part] if memo.keys() >= set(part) else []
             while len(values) < len(part):
                 values += compute(part[len(values) :][:at_a_time])
-            if not memo.keys() >= set(part):
-                memo.update(zip(part, values, strict=True))
+            if new := {k: v for k, v in zip(part, values, strict=True) if k not in memo}:
+                memo.update(new)  # what is known stays, so that what was made of it stays true
 
     if mine:
         work()
@@ -211,6 +211,8 @@ def open_run(folder, settings, machine, config=None):
             where = f"{str(folder)!r} holds a run with other settings ({other})"
             raise RunError(f"{where}: give the same again to go on with it, {OTHERWISE}")
         journal = Journal(folder, config, state.process_index)
+        if state.is_main_process:
+            sweep(folder)
         state.wait_for_everyone()
         if journal and state.is_main_process:
             trials = sum(key[0] == "trial" for key in journal)
@@ -243,6 +245,13 @@ def hold(folder):
         yield
     finally:
         lock.release()
+
+
+def sweep(folder):
+    """Take away what a killed process had written by half, see `write_whole`."""
+    with failing(folder):
+        for half in folder.rglob(".*.tmp"):
+            half.unlink()
 
 
 def differences(there, here):

@@ -44,8 +44,8 @@ def killer(point, folder):
 
     class File:
         def __init__(self, path, *arguments, **options):
-            self.file, name = open(path, *arguments, **options), Path(path).name
-            self.what = {"journal.jsonl": "record", memo.ADAPTER + ".tmp": "adapter"}.get(name, "")
+            self.file, path = open(path, *arguments, **options), Path(path)
+            self.what = "record" if path.name == "journal.jsonl" else "adapter"
 
         def __enter__(self):
             return self
@@ -54,10 +54,11 @@ def killer(point, folder):
             self.file.close()
 
         def write(self, data):
-            if self.what and kind == self.what and seen[kind] + 1 == int(number):
-                self.file.write(data[: len(data) // 2])
-                self.file.flush()
-            happens(self.what)
+            if self.what == "record" or len(data) > 100_000:  # not what is written whole in JSON
+                if kind == self.what and seen[kind] + 1 == int(number):
+                    self.file.write(data[: len(data) // 2])
+                    self.file.flush()
+                happens(self.what)
             return self.file.write(data)
 
         def __getattr__(self, name):
