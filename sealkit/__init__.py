@@ -7,7 +7,7 @@ import logging
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 from .api import answer_questions, compare, evaluate_self_edits, generate_self_edits, run_seal
-from .estimate import Estimate, estimate_run
+from .estimate import Estimate, can_read, estimate_run
 from .evaluation import Comparison
 from .inner_loop import Lesson, Trial
 from .loading import environment, load_quantized

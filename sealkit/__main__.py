@@ -11,7 +11,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import torch
 
-from . import compare, environment, estimate_run, load_passages, load_quantized
+from . import can_read, compare, environment, estimate_run, load_passages, load_quantized
 from .api import recipe_of
 from .loading import weight_bytes
 from .memo import RunError, write_json
@@ -113,7 +113,8 @@ def run(args):
     styles = recipe.prompts.styles if args.styles else ()
     if not (args.output / "run.json").exists():
         exams = len(test) * (args.iterations + len(styles) + 3)
-        print(estimate_run(model, tokenizer, train, args.iterations, k, exams), flush=True)
+        print(estimate_run(model, tokenizer, train, args.iterations, k, exams))
+        print(can_read(model, tokenizer, train), flush=True)
     policy, done = Policy(attach_policy(model, recipe, seed), tokenizer, recipe), []
     with memo_of(args.output, policy, knowledge, train, k, seed) as memo:
         for iteration in islice(seal(policy, knowledge, train, k, seed, memo), args.iterations):

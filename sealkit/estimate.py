@@ -9,12 +9,13 @@ from math import ceil
 
 import torch
 
-from .api import check, recipe_of
+from .api import answer_questions, check, recipe_of
 from .inner_loop import run_trials
 from .outer_loop import check_counts, m_step, write_self_edits
 from .policy import policy_on
 from .tasks import knowledge
 
+READ, READS = 4, 0.2  # passages asked about; by how much seeing them has to help
 SAMPLED = 8  # passages, at most, whose self-edits are sampled
 
 
@@ -83,3 +84,24 @@ def most_memory(device):
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def can_read(model, tokenizer, passages):
+    """One sentence: whether the model can read, from its answers about the first READ passages.
+
+    >>> import sealkit
+    >>> passages = sealkit.load_passages("bundled", limit=2)
+    >>> can_read(*sealkit.load_quantized("bundled"), passages).endswith("so it can read.")
+    True
+    """
+    some = list(passages[:READ])
+
+    def right(in_context):
+        answers = answer_questions(model, tokenizer, some, in_context)
+        return sum(map(knowledge.reward, some, answers)) / len(some)
+
+    shown, closed = right(True), right(False)
+    told = f"Questions: {shown:.0%} right with the passage in view, {closed:.0%} without"
+    if shown - closed >= READS:
+        return f"{told}, so it can read."
+    return f"{told}: it hardly reads, and RL will have little to select; take a larger model."

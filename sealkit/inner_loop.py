@@ -12,6 +12,7 @@ from math import isfinite
 import torch
 from torch.nn.functional import cross_entropy
 
+from .checks import check_length
 from .lora import chosen, fork, side_by_side
 from .memo import remembered
 from .policy import encode
@@ -108,6 +109,7 @@ def sft(policy, adapters, lessons):
     `steps` floats, nan from where one diverged; tokens, k ints).
     """
     packed = [pack(policy, lesson.texts) for lesson in lessons]
+    check_length(policy.model, 1 + max(max(positions) for _, positions in packed))
     inputs, labels = collate(packed, policy.tokenizer.pad_token_id, policy.model.device)
     tensors = [tensor for pair in adapters.values() for tensor in pair]
     optimizer = torch.optim.AdamW(tensors, lr=lessons[0].learning_rate, weight_decay=0.0)

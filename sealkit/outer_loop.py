@@ -11,6 +11,7 @@ from itertools import count, islice, product
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from .checks import check_length
 from .inner_loop import Trial, answer, checkpointed, descend, first_scale, row_losses, run_trials
 from .memo import open_run, remembered
 from .policy import encode, seed_of
@@ -147,6 +148,7 @@ def m_step(policy, examples, seed=0):
     token. Raises FloatingPointError if it diverges.
     """
     recipe, rows = policy.recipe, [supervised(policy, *example) for example in examples]
+    check_length(policy.model, max((len(ids) for ids, _ in rows), default=0))
     order = torch.Generator().manual_seed(seed_of("m-step", seed))
     lora = [tensor for name, tensor in policy.model.named_parameters() if "lora_" in name]
     for tensor in lora:

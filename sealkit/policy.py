@@ -12,6 +12,8 @@ import torch
 from peft import LoraConfig, PeftModel
 from transformers import LogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
 
+from .checks import check_length
+
 
 def best(rewards, alone):
     """The rule of the paper's code: the best one, also where it helped nothing."""
@@ -100,12 +102,8 @@ class Policy:
             options = {"stop_strings": list(stops), "tokenizer": tokenizer}
         batch = encode(tokenizer, prompts, return_tensors="pt", padding=True, padding_side="left")
         ids, mask = (batch[name].to(model.device) for name in ("input_ids", "attention_mask"))
-        start, most = ids.shape[1], getattr(model.config, "max_position_embeddings", None)
-        if most and start + max_new_tokens > most:
-            raise ValueError(
-                f"A prompt of {start} tokens and {max_new_tokens} more are too long for this model "
-                f"({most}): give shorter passages, or a model with a longer context."
-            )
+        start = ids.shape[1]
+        check_length(model, start + max_new_tokens)
         output = model.generate(
             input_ids=ids,
             attention_mask=mask,

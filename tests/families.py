@@ -1,4 +1,5 @@
-"""Tiny random models of many families, each with a tokenizer of its family's kind, saved to a folder.
+"""Tiny random models of many families, each with a tokenizer of its family's kind, saved to a
+folder.
 
 Below them, the only lines by which `test_models.py` touches the inside of the loops.
 """
@@ -83,7 +84,10 @@ REFUSED = {  # family: what is small about it, what the sentence has to say
         "is not for texts alone",
     ),
 }
-QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+QWEN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def texts():
@@ -97,7 +101,8 @@ def texts():
 
 
 def tokenizer_like(family):
-    """Qwen2: byte-level, no start token, ".\\n" is one token. Mistral: like SentencePiece with byte fallback. Llama: Llama 3's.
+    """Qwen2: byte-level, no start token, ".\\n" is one token. Mistral: like SentencePiece with byte
+    fallback. Llama: Llama 3's.
 
     None has a pad token; Mistral and Llama begin every text with a start token.
     """
@@ -160,7 +165,8 @@ def tokenizer_like(family):
 
 
 def save(family, folder, **changes):
-    """A random model of `family`, as small as above if `changes` of its config do not say otherwise, and its tokenizer, in `folder`."""
+    """A random model of `family`, as small as above if `changes` of its config do not say
+    otherwise, and its tokenizer, in `folder`."""
     tokenizer = tokenizer_like(family)
     torch.manual_seed(0)
     small = WORK[family] if family in WORK else REFUSED[family][0]
@@ -181,7 +187,8 @@ def save(family, folder, **changes):
 
 
 class Inside:
-    """A policy of a model and k forks of it, with the calls that the tests by family make on them."""
+    """A policy of a model and k forks of it, with the calls that the tests by family make on
+    them."""
 
     def __init__(self, model, tokenizer, k):
         recipe = replace(

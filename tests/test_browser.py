@@ -1,4 +1,5 @@
-"""Opt-in (pytest -m browser): each notebook in JupyterLab in a headless Chromium. Needs Chromium with its driver, and selenium."""
+"""Opt-in (pytest -m browser): each notebook in JupyterLab in a headless Chromium. Needs Chromium
+with its driver, and selenium."""
 
 import os
 import shutil
@@ -17,9 +18,11 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 PROBLEMS = """
 return {
   cells: document.querySelectorAll('.jp-Notebook .jp-Cell').length,
-  pictures: [...document.querySelectorAll('.jp-OutputArea-output img')].map(img => img.naturalWidth),
+  pictures: [...document.querySelectorAll('.jp-OutputArea-output img')]
+    .map(img => img.naturalWidth),
   equations: document.querySelectorAll('mjx-container').length,
-  errors: [...document.querySelectorAll('[data-mime-type="application/vnd.jupyter.stderr"], .jp-mod-error, mjx-merror')].map(e => e.innerText),
+  errors: [...document.querySelectorAll('[data-mime-type="application/vnd.jupyter.stderr"]'
+    + ', .jp-mod-error, mjx-merror')].map(e => e.innerText),
 }"""
 
 
@@ -31,14 +34,34 @@ def lab(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--ServerApp.token=", "--allow-root", "notebooks/"]
-    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                              env=os.environ | {"JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")})
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        f"--port={port}",
+        "--ServerApp.token=",
+        "--allow-root",
+        "notebooks/",
+    ]
+    server = subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ
+        | {
+            "JUPYTER_CONFIG_DIR": str(folder / "config"),
+            "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+        },
+    )
     address = f"http://127.0.0.1:{port}/lab"
     try:
         for _ in range(60):
             try:
-                urllib.request.urlopen(f"{address}/api/settings/@jupyterlab/apputils-extension:notification", timeout=5)
+                urllib.request.urlopen(
+                    f"{address}/api/settings/@jupyterlab/apputils-extension:notification", timeout=5
+                )
                 break
             except OSError:
                 assert server.poll() is None, "JupyterLab ended"
@@ -57,10 +80,19 @@ def browser():
         pytest.skip("no Chromium on the path")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--window-size=1300,20000"):
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--window-size=1300,20000",
+    ):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "SEVERE"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    driver = webdriver.Chrome(
+        options=options, service=webdriver.ChromeService(shutil.which("chromedriver"))
+    )
     yield driver
     driver.quit()
 
@@ -68,16 +100,34 @@ def browser():
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_renders_in_jupyterlab(path, lab, browser, tmp_path):
     notebook = nbformat.read(path, as_version=4)
-    pictures = sum("image/png" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
+    pictures = sum(
+        "image/png" in output.get("data", {})
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+    )
     browser.get(f"{lab}/workspaces/{path.stem}/tree/{path.name}")
     for _ in range(60):
         time.sleep(1)
         seen = browser.execute_script(PROBLEMS)
-        if seen["cells"] == len(notebook.cells) and len(seen["pictures"]) == pictures and all(seen["pictures"]):
+        if (
+            seen["cells"] == len(notebook.cells)
+            and len(seen["pictures"]) == pictures
+            and all(seen["pictures"])
+        ):
             break
     browser.save_screenshot(tmp_path / f"{path.stem}.png")
     print(f"screenshot: {tmp_path / path.stem}.png")
-    assert seen["cells"] == len(notebook.cells) and len(seen["pictures"]) == pictures and all(seen["pictures"]) and pictures
+    assert (
+        seen["cells"] == len(notebook.cells)
+        and len(seen["pictures"]) == pictures
+        and all(seen["pictures"])
+        and pictures
+    )
     assert seen["errors"] == []
-    # Not the entries of "network" and "intervention": offline, the badge does not load, and Chromium remarks on that.
-    assert not [entry for entry in browser.get_log("browser") if entry["source"] in ("javascript", "console-api")]
+    # Not the entries of "network" and "intervention": offline, the badge does not load, and
+    # Chromium remarks on that.
+    assert not [
+        entry
+        for entry in browser.get_log("browser")
+        if entry["source"] in ("javascript", "console-api")
+    ]

@@ -15,7 +15,8 @@ from sealkit.tasks import grading
 
 CASES = Path(__file__).parents[2] / "shared" / "cases" / "grading.jsonl"
 
-# Clear-cut gradings, written before the rule: "kind: said = answer; ...", where "=" is right and "≠" is wrong
+# Clear-cut gradings, written before the rule: "kind: said = answer; ...", where "=" is right and
+# "≠" is wrong
 OWN = r"""
 date: 4th of July, 1776 = July 4, 1776; 1969-07-20 = 20 July 1969; July 20th, 1969 = 20 July 1969; Dec. 25 = December 25
 date: 12/25/1991 = December 25, 1991; 25.12.1991 = December 25, 1991; It happened on 11 November 1918. = November 11, 1918
@@ -91,7 +92,8 @@ article: an apple = the apple; A ≠ The; Who ≠ The Who; It = It; the Rolling 
 empty: . ≠ .5; ... ≠ Paris; - ≠ -5; ? ≠ 1; “” ≠ x; a the of ≠ the cat of a king; and ≠ red and blue
 whitespace: New   York = New York; Paris\n = Paris; \tParis = Paris; New-York = New York; new york ≠ newark; SanFrancisco = SanFrancisco
 """
-# The same kinds and their neighbours, written when the rule stood: 93% of these came out right before it was mended
+# The same kinds and their neighbours, written when the rule stood: 93% of these came out right
+# before it was mended
 LATER = r"""
 date: March 3rd, 1847 = 3 March 1847; 3.3.1847 = March 3, 1847; 1847/03/03 = March 3, 1847; 1 January 2000 = January 1st, 2000; the 3rd of May 1808 = May 3, 1808
 date: October 12, 1492 ≠ October 12, 1592; Christmas Day ≠ Easter Day; Monday ≠ Tuesday; Tue. = Tuesday; spring 1848 = the spring of 1848; summer ≠ winter
@@ -159,7 +161,14 @@ huge: 10000000000000000000000000000000000000001 ≠ 1000000000000000000000000000
 
 def gradings(table):
     """[(kind, said, answer, right)] of a table above."""
-    escapes = {"%3B": ";", r"\n": "\n", r"\t": "\t", r"\u00a0": "\u00a0", r"\u2009": "\u2009", r"\u0301": "\u0301"}
+    escapes = {
+        "%3B": ";",
+        r"\n": "\n",
+        r"\t": "\t",
+        r"\u00a0": "\u00a0",
+        r"\u2009": "\u2009",
+        r"\u0301": "\u0301",
+    }
     rows = []
     for line in table.strip().splitlines():
         kind, _, cases = line.partition(": ")
@@ -177,7 +186,11 @@ def test_clear_cut_gradings(table, capsys):
     rows = gradings(table)
     wrong = [row for row in rows if sealkit.grade(row[1], row[2]) is not row[3]]
     with capsys.disabled():
-        print(f"\n{len(rows) - len(wrong)} of {len(rows)} clear-cut gradings right; not:", *wrong, sep="\n  ")
+        print(
+            f"\n{len(rows) - len(wrong)} of {len(rows)} clear-cut gradings right; not:",
+            *wrong,
+            sep="\n  ",
+        )
     assert len(rows) >= 120 and len({row[0] for row in rows}) > 30
     assert len(wrong) <= 0.04 * len(rows)
 
@@ -186,23 +199,64 @@ def test_cases_from_the_field(capsys):
     if not CASES.is_file():
         pytest.skip("the gradings ../shared/cases/grading.jsonl are not beside this checkout")
     rows = [json.loads(line) for line in CASES.read_text("utf-8").splitlines()]
-    wrong = [row for row in rows if sealkit.grade(row["prediction"], row["answers"]) is not row["right"]]
+    wrong = [
+        row for row in rows if sealkit.grade(row["prediction"], row["answers"]) is not row["right"]
+    ]
     with capsys.disabled():
         print(f"\n{len(rows) - len(wrong)} of {len(rows)} cases right; not:", *wrong)
     assert len(wrong) <= 0.05 * len(rows)
 
 
-@pytest.mark.parametrize("said", [
-    "Rome, Oslo, Bern, Lima", "Oslo. Rome. Bern. Lima.", "Oslo and Rome", "Oslo or Rome", "Oslo, or maybe Rome",
-    "It is Oslo, Rome and Bern.", "It is Oslo. It is Rome. It is Bern.", "Oslo/Rome", "Oslo Bern Rome Lima Kyiv", "not Rome",
-    "Oslo\nRome\nBern\nLima", "It isn't Rome.", "neither Oslo nor Rome", "either Rome or Oslo", "Oslo | Rome | Bern | Lima",
-    "What is the capital of Italy?", "the capital", "", " ", "?", "-", "R", "Rom", "New Rome City", "Romes" * 3000,
-])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Rome, Oslo, Bern, Lima",
+        "Oslo. Rome. Bern. Lima.",
+        "Oslo and Rome",
+        "Oslo or Rome",
+        "Oslo, or maybe Rome",
+        "It is Oslo, Rome and Bern.",
+        "It is Oslo. It is Rome. It is Bern.",
+        "Oslo/Rome",
+        "Oslo Bern Rome Lima Kyiv",
+        "not Rome",
+        "Oslo\nRome\nBern\nLima",
+        "It isn't Rome.",
+        "neither Oslo nor Rome",
+        "either Rome or Oslo",
+        "Oslo | Rome | Bern | Lima",
+        "What is the capital of Italy?",
+        "the capital",
+        "",
+        " ",
+        "?",
+        "-",
+        "R",
+        "Rom",
+        "New Rome City",
+        "Romes" * 3000,
+    ],
+)
 def test_attacks_earn_nothing(said):
     assert not sealkit.grade(said, "Rome")
 
 
-@pytest.mark.parametrize("said", ["7 8 9", "1, 7, 8", "6 or 7", "7 to 9", "6-7", "77", "-7", "7.5", "more than 7", "not 7", "7 million"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "7 8 9",
+        "1, 7, 8",
+        "6 or 7",
+        "7 to 9",
+        "6-7",
+        "77",
+        "-7",
+        "7.5",
+        "more than 7",
+        "not 7",
+        "7 million",
+    ],
+)
 def test_attacks_with_numbers_earn_nothing(said):
     assert not sealkit.grade(said, "7")
 
@@ -229,12 +283,52 @@ def test_the_docstrings_examples_run():
 # --- Any text
 
 
-PIECES = st.sampled_from([
-    *"½ ² ٣ Ⅷ ① - ~ / < ( \ud800 \0 \u0301 北 ก हि ß İ \n £ , . ! ?".split(" "), "9" * 400, "1/0", "0/0", "1e999", "00/00/0000", "99/99/9999",
-    "2024-13-45", "1.2.3.4", "5 km per", "500 dB", "-1000 °C", "mmmillion", "3 dozen", "99pm", "7 BC", "$5m", "half", "one", "not", "or",
-    "and", "maybe", "Rome", "the", "A", "I", "C++", "A-", "__import__", "5 lambda", "5 a/b", "١٢/١٢/٢٠٠٠", "१ ½", "n't", "’s", "No. 5",
-])
-TEXTS = st.one_of(st.text(max_size=40), st.lists(PIECES, max_size=8).map(" ".join), st.lists(PIECES, max_size=8).map("".join))
+PIECES = st.sampled_from(
+    [
+        *"½ ² ٣ Ⅷ ① - ~ / < ( \ud800 \0 \u0301 北 ก हि ß İ \n £ , . ! ?".split(" "),
+        "9" * 400,
+        "1/0",
+        "0/0",
+        "1e999",
+        "00/00/0000",
+        "99/99/9999",
+        "2024-13-45",
+        "1.2.3.4",
+        "5 km per",
+        "500 dB",
+        "-1000 °C",
+        "mmmillion",
+        "3 dozen",
+        "99pm",
+        "7 BC",
+        "$5m",
+        "half",
+        "one",
+        "not",
+        "or",
+        "and",
+        "maybe",
+        "Rome",
+        "the",
+        "A",
+        "I",
+        "C++",
+        "A-",
+        "__import__",
+        "5 lambda",
+        "5 a/b",
+        "١٢/١٢/٢٠٠٠",
+        "१ ½",
+        "n't",
+        "’s",
+        "No. 5",
+    ]
+)
+TEXTS = st.one_of(
+    st.text(max_size=40),
+    st.lists(PIECES, max_size=8).map(" ".join),
+    st.lists(PIECES, max_size=8).map("".join),
+)
 
 
 def test_no_text_is_an_error():
@@ -251,7 +345,27 @@ def test_no_text_is_an_error():
     assert len(spent) >= 10_000 and sum(spent) < 60 and max(spent) < 5
 
 
-@pytest.mark.parametrize("piece", ["a", "9 ", "1,", "1/", "one hundred ", "not ", "x or ", "'", "北", "(", "1 km ", "a.", "A ", "\u0301", "-", " 5 x per y"])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "a",
+        "9 ",
+        "1,",
+        "1/",
+        "one hundred ",
+        "not ",
+        "x or ",
+        "'",
+        "北",
+        "(",
+        "1 km ",
+        "a.",
+        "A ",
+        "\u0301",
+        "-",
+        " 5 x per y",
+    ],
+)
 def test_long_texts_take_no_longer(piece):
     text, start = piece * (1_000_000 // len(piece)) + "x", time.process_time()
     sealkit.grade(text, "Rome"), sealkit.grade("Rome", text), sealkit.grade(text, text)
@@ -262,14 +376,19 @@ def test_long_texts_take_no_longer(piece):
 
 
 def half(row):
-    """1 for the passages whose verdicts were looked at while the rule was made, 0 for those kept back until it stood."""
+    """1 for the passages whose verdicts were looked at while the rule was made, 0 for those kept
+    back until it stood."""
     return zlib.crc32(row["title"].encode()) % 2
 
 
 def test_agreement_with_gpt_4_1(paper, capsys):
     rows, measured = paper("verdicts.jsonl"), {}
     for name, chosen in (("looked at", [1]), ("kept back", [0]), ("all", [0, 1])):
-        pairs = [(sealkit.grade(row["prediction"], row["gold"]), row["correct"]) for row in rows if half(row) in chosen]
+        pairs = [
+            (sealkit.grade(row["prediction"], row["gold"]), row["correct"])
+            for row in rows
+            if half(row) in chosen
+        ]
         agreement = sum(a == b for a, b in pairs) / len(pairs)
         ours, theirs = (sum(pair[i] for pair in pairs) / len(pairs) for i in (0, 1))
         chance = ours * theirs + (1 - ours) * (1 - theirs)
@@ -277,5 +396,12 @@ def test_agreement_with_gpt_4_1(paper, capsys):
         counts = {(a, b): pairs.count((a, b)) for a in (True, False) for b in (True, False)}
         measured[name] = agreement, kappa
         with capsys.disabled():
-            print(f"\ngrader against GPT-4.1, {name}: {len(pairs)} verdicts, agreement {agreement:.1%}, Cohen's kappa {kappa:.2f}, {counts}", end="")
-    assert measured["looked at"][0] >= 0.90 and measured["kept back"][0] >= 0.88 and measured["all"][1] >= 0.78
+            print(
+                f"\ngrader against GPT-4.1, {name}: {len(pairs)} verdicts, agreement {agreement:.1%}, Cohen's kappa {kappa:.2f}, {counts}",
+                end="",
+            )
+    assert (
+        measured["looked at"][0] >= 0.90
+        and measured["kept back"][0] >= 0.88
+        and measured["all"][1] >= 0.78
+    )

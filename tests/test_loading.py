@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import bitsandbytes as bnb
 import pytest
 import torch
+from families import save, tokenizer_like
 from huggingface_hub import HfApi
 from huggingface_hub import constants as hub_constants
 from huggingface_hub import errors as hub_errors
 
 import sealkit
-from families import save, tokenizer_like
 from sealkit import checks, loading
 from sealkit.checks import is_linear
 from sealkit.inner_loop import collate, pack, row_losses
@@ -70,7 +70,8 @@ def test_lora_gradients_after_generate_equal_those_before_in_every_layer(
 
 
 def test_without_the_switch_bitsandbytes_would_cut_the_gradients(model_and_tokenizer, validation):
-    """Shows that the test above can fail: the trap is still there in this version of bitsandbytes."""
+    """Shows that the test above can fail: the trap is still there in this version of
+    bitsandbytes."""
     if not bnb.functional.has_avx512bf16():
         pytest.skip("this processor has no AVX512-BF16, so bitsandbytes never repacks")
     model, tokenizer = model_and_tokenizer
@@ -104,7 +105,8 @@ def test_environment_says_what_is_loaded_and_why():
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A function that makes torch report a GPU of that many GiB and that compute capability, or (None) none."""
+    """A function that makes torch report a GPU of that many GiB and that compute capability, or
+    (None) none."""
     monkeypatch.delenv("SEALKIT_MODEL", raising=False)
 
     def pretend(gib, capability):
@@ -367,7 +369,8 @@ def test_a_linear_layer_of_another_class_is_quantized_only_if_it_is_one():
 
 @pytest.mark.parametrize("family, needed", [("falcon", True), ("opt", True), ("mistral", False)])
 def test_dropout_and_leaks_are_found_by_what_a_model_does(family, needed, tmp_path, monkeypatch):
-    """Without the two measures against them, the check after loading refuses the families that need them."""
+    """Without the two measures against them, the check after loading refuses the families that need
+    them."""
     folder = save(family, tmp_path)
     sealkit.load_quantized(folder)
     for place, name in ((loading, "without_dropout"), (checks, "mask_packed")):

@@ -1,14 +1,15 @@
-"""Any causal LM: 25 families of tiny random models work and 9 are refused; three go through the whole loop, in fp16 too."""
+"""Any causal LM: 25 families of tiny random models work and 9 are refused; three go through the
+whole loop, in fp16 too."""
 
 import dataclasses
 
 import bitsandbytes as bnb
 import pytest
 import torch
+from families import CONFIGS, GENERAL, REFUSED, WORK, Inside, save, tokenizer_like
 
 import sealkit
 import sealkit.lora
-from families import CONFIGS, GENERAL, REFUSED, WORK, Inside, save, tokenizer_like
 from sealkit import loading, outer_loop
 from sealkit.checks import check_length
 from sealkit.inner_loop import first_scale
@@ -90,7 +91,7 @@ def test_a_familys_adapters_learn_side_by_side_what_they_learn_alone(loaded, ins
     for i, row in enumerate(rows):
         alone = Inside(start, loaded[2], 1)
         torch.manual_seed(0)
-        for name, (A, B) in alone.adapters.items():
+        for _, B in alone.adapters.values():
             drawn = torch.nn.init.normal_(torch.empty(3, *B.shape[1:]), std=0.1)
             with torch.no_grad():
                 B.copy_(drawn[i])
@@ -103,7 +104,8 @@ def test_a_familys_adapters_learn_side_by_side_what_they_learn_alone(loaded, ins
 
 
 def test_a_familys_losses_are_the_same_with_checkpointing_and_with_the_same_seed(loaded):
-    """Dropout is on in most of these configs, and under checkpointing layers are in training mode."""
+    """Dropout is on in most of these configs, and under checkpointing layers are in training
+    mode."""
     losses = []
     for checkpointing in (False, True, True):
         inside = Inside(loaded[1], loaded[2], 2)

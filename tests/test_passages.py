@@ -1,4 +1,5 @@
-"""Passages from the bundled world, SQuAD and files: those that people have are read, the others refused in one sentence."""
+"""Passages from the bundled world, SQuAD and files: those that people have are read, the others
+refused in one sentence."""
 
 import base64
 import copy
@@ -24,9 +25,9 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
+from conftest import PAPER
 
 import sealkit
-from conftest import PAPER
 from sealkit import memo
 from sealkit.tasks import passages as module
 from sealkit.tasks.passages import group_questions, hold_out, save_passages, source_for
@@ -42,7 +43,9 @@ def test_bundled_splits_have_questions_about_several_subjects(split):
     assert len(passages) >= 100
     for passage in passages:
         names = passage.title.split(" and ")
-        assert len(names) >= 2 and all(any(name in q.question for q in passage.questions) for name in names)
+        assert len(names) >= 2 and all(
+            any(name in q.question for q in passage.questions) for name in names
+        )
         assert all(name in passage.text and passage.text.count(name) == 1 for name in names)
         assert all(answer in passage.text for q in passage.questions for answer in q.answers)
         told = set(re.findall(r"\w{5,}", passage.text)) - set(names)
@@ -58,7 +61,11 @@ def test_limit_and_round_trip(tmp_path):
 
 
 def test_squad_words_and_json_lists(tmp_path):
-    row = {"title": "T", "context": "A text.", "questions": [{"question": "What?", "answer": "a text"}]}
+    row = {
+        "title": "T",
+        "context": "A text.",
+        "questions": [{"question": "What?", "answer": "a text"}],
+    }
     (tmp_path / "p.json").write_text(json.dumps([row]))
     (passage,) = sealkit.load_passages(tmp_path / "p.json")
     assert passage == sealkit.Passage("T", "A text.", (sealkit.Question("What?", ("a text",)),))
@@ -68,21 +75,39 @@ def test_the_paper_sample_of_squad_loads(paper):
     rows = paper("squad_sample.json")
     passages = sealkit.load_passages(PAPER / "squad_sample.json")
     assert [p.text for p in passages] == [row["context"] for row in rows]
-    assert [[q.question for q in p.questions] for p in passages] == [[q["question"] for q in row["questions"]] for row in rows]
+    assert [[q.question for q in p.questions] for p in passages] == [
+        [q["question"] for q in row["questions"]] for row in rows
+    ]
 
 
 def nested(rows):
     """Rows of the paper's sample in SQuAD's own nested form."""
+
     def paragraph(row):
-        asked = [{"id": "x", "question": q["question"], "answers": [{"text": q["answer"], "answer_start": 0}] * 2} for q in row["questions"]]
+        asked = [
+            {
+                "id": "x",
+                "question": q["question"],
+                "answers": [{"text": q["answer"], "answer_start": 0}] * 2,
+            }
+            for q in row["questions"]
+        ]
         return {"context": row["context"], "qas": asked}
 
-    return {"version": "1.1", "data": [{"title": row["title"].replace(" ", "_"), "paragraphs": [paragraph(row)]} for row in rows]}
+    return {
+        "version": "1.1",
+        "data": [
+            {"title": row["title"].replace(" ", "_"), "paragraphs": [paragraph(row)]}
+            for row in rows
+        ],
+    }
 
 
 def test_squads_own_file_loads_like_the_sample(paper, tmp_path):
     (tmp_path / "dev-v1.1.json").write_text(json.dumps(nested(paper("squad_sample.json"))))
-    assert sealkit.load_passages(tmp_path / "dev-v1.1.json", limit=7) == capped(sealkit.load_passages(PAPER / "squad_sample.json", limit=7))
+    assert sealkit.load_passages(tmp_path / "dev-v1.1.json", limit=7) == capped(
+        sealkit.load_passages(PAPER / "squad_sample.json", limit=7)
+    )
 
 
 def capped(passages):
@@ -90,15 +115,22 @@ def capped(passages):
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as a download of one file asks for: SQuAD's training split, whose name stands in its URL."""
+    """As much of the hub as a download of one file asks for: SQuAD's training split, whose name
+    stands in its URL."""
 
     data, asked = b"", []
 
     def do_HEAD(self):
-        found = self.path.endswith(("/stop", "rajpurkar/squad/resolve/main/plain_text/train-00000-of-00001.parquet"))
+        found = self.path.endswith(
+            ("/stop", "rajpurkar/squad/resolve/main/plain_text/train-00000-of-00001.parquet")
+        )
         self.asked.append(f"{self.command} {self.path}")
         self.send_response(200 if found else 404)
-        for key, value in {"X-Repo-Commit": "c" * 40, "ETag": '"squad"', "Content-Length": str(len(self.data))}.items():
+        for key, value in {
+            "X-Repo-Commit": "c" * 40,
+            "ETag": '"squad"',
+            "Content-Length": str(len(self.data)),
+        }.items():
             self.send_header(key, value)
         self.end_headers()
 
@@ -113,7 +145,8 @@ class Hub(BaseHTTPRequestHandler):
 
 
 def test_squad_is_downloaded_once_and_then_comes_from_the_cache(paper, tmp_path):
-    """From a hub on this machine, in a process of its own. When the hub falls silent, the split that was asked for is there, the other fails soon."""
+    """From a hub on this machine, in a process of its own. When the hub falls silent, the split
+    that was asked for is there, the other fails soon."""
     rows = squad_rows(paper)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "train.parquet")
     Hub.data = (tmp_path / "train.parquet").read_bytes()
@@ -130,7 +163,9 @@ def test_squad_is_downloaded_once_and_then_comes_from_the_cache(paper, tmp_path)
     )
     env = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
     env |= {"HF_HOME": str(tmp_path), "HF_ENDPOINT": address, "HF_HUB_DISABLE_XET": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=240
+    )
     server.shutdown()
     server.server_close()
     assert not done.returncode and "Retry" not in done.stderr, done.stderr
@@ -139,22 +174,35 @@ def test_squad_is_downloaded_once_and_then_comes_from_the_cache(paper, tmp_path)
     assert loaded == [f"{len(expected)} {expected[-1]}"] * 3
     assert sum("GET" in asked and "train" in asked for asked in Hub.asked) == 1
     seconds, message = failed.split(" ", 1)
-    assert int(seconds) < 20 and re.fullmatch(r"SQuAD could not be loaded \(.*\): connect to the network, or give the path .*\.", message)
+    assert int(seconds) < 20 and re.fullmatch(
+        r"SQuAD could not be loaded \(.*\): connect to the network, or give the path .*\.", message
+    )
 
 
 def squad_rows(paper):
     """The paper's sample as rows of rajpurkar/squad, one a question, each question twice."""
     return [
-        {"id": str(i), "title": row["title"].replace(" ", "_") + "_City", "context": row["context"], "question": q["question"] + " ",
-         "answers": {"text": [q["answer"], q["answer"]], "answer_start": [0, 0]}}
-        for row in paper("squad_sample.json") for i, q in enumerate(row["questions"] * 2)
+        {
+            "id": str(i),
+            "title": row["title"].replace(" ", "_") + "_City",
+            "context": row["context"],
+            "question": q["question"] + " ",
+            "answers": {"text": [q["answer"], q["answer"]], "answer_start": [0, 0]},
+        }
+        for row in paper("squad_sample.json")
+        for i, q in enumerate(row["questions"] * 2)
     ]
 
 
 def test_squads_rows_are_grouped_by_passage_and_capped(paper):
-    passages, sample = group_questions(squad_rows(paper)), sealkit.load_passages(PAPER / "squad_sample.json")
+    passages, sample = (
+        group_questions(squad_rows(paper)),
+        sealkit.load_passages(PAPER / "squad_sample.json"),
+    )
     assert [(p.text, p.title) for p in passages] == [(p.text, p.title + " City") for p in sample]
-    assert [p.questions for p in passages] == [p.questions[:5] for p in sample] and len(passages) == 24
+    assert [p.questions for p in passages] == [p.questions[:5] for p in sample] and len(
+        passages
+    ) == 24
 
 
 def test_a_line_separator_inside_a_text_ends_no_row(tmp_path):
@@ -165,11 +213,15 @@ def test_a_line_separator_inside_a_text_ends_no_row(tmp_path):
 
 
 def test_held_out_passages_share_neither_text_nor_title_with_training():
-    passages = [sealkit.Passage(f"T{i // 3}", f"text {i}", ()) for i in range(12)] + [sealkit.Passage("T9", "text 1", ())]
+    passages = [sealkit.Passage(f"T{i // 3}", f"text {i}", ()) for i in range(12)] + [
+        sealkit.Passage("T9", "text 1", ())
+    ]
     for count in (1, 2, 5, 100):
         train, test = hold_out(passages, count)
         assert 1 <= len(test) <= count and train
-        assert not {p.title for p in train} & {p.title for p in test} and not {p.text for p in train} & {p.text for p in test}
+        assert not {p.title for p in train} & {p.title for p in test} and not {
+            p.text for p in train
+        } & {p.text for p in test}
     untitled = [sealkit.Passage("", text, ()) for text in "abcda"]
     train, test = hold_out(untitled, 2)
     assert [p.text for p in train] == ["a", "a", "b"] and [p.text for p in test] == ["c", "d"]
@@ -184,42 +236,73 @@ def test_a_files_splits_hold_whatever_the_limits(tmp_path):
     assert sealkit.load_passages(tmp_path / "p.jsonl") == passages
     assert sealkit.load_passages(tmp_path / "p.jsonl", "train") == passages[:6]
     assert sealkit.load_passages(tmp_path / "p.jsonl", "train", 2) == passages[:2]
-    assert sealkit.load_passages(tmp_path / "p.jsonl", "test", 1) == sealkit.load_passages(tmp_path / "p.jsonl", "validation", 1) == passages[6:7]
+    assert (
+        sealkit.load_passages(tmp_path / "p.jsonl", "test", 1)
+        == sealkit.load_passages(tmp_path / "p.jsonl", "validation", 1)
+        == passages[6:7]
+    )
 
 
 def test_passages_go_with_the_model_unless_a_variable_says_otherwise(tmp_path, monkeypatch):
     monkeypatch.delenv("SEALKIT_DATA", raising=False)
-    assert source_for() == source_for("bundled") == "bundled" and source_for("some/model") == "squad"
+    assert (
+        source_for() == source_for("bundled") == "bundled" and source_for("some/model") == "squad"
+    )
     assert sealkit.load_passages(limit=3) == sealkit.load_passages("bundled", "train", 3)
-    assert sealkit.load_passages(split="test", limit=3) == sealkit.load_passages("bundled", "test", 3)
+    assert sealkit.load_passages(split="test", limit=3) == sealkit.load_passages(
+        "bundled", "test", 3
+    )
     monkeypatch.setenv("SEALKIT_MODEL", "some/model")
     assert source_for() == "squad" and source_for("bundled") == "bundled"
     save_passages(tmp_path / "p.jsonl", sealkit.load_passages("bundled", limit=4))
     monkeypatch.setenv("SEALKIT_DATA", str(tmp_path / "p.jsonl"))
     assert source_for("bundled") == source_for() == str(tmp_path / "p.jsonl")
-    assert [len(sealkit.load_passages(split=split)) for split in (None, "train", "test")] == [3, 3, 1]
+    assert [len(sealkit.load_passages(split=split)) for split in (None, "train", "test")] == [
+        3,
+        3,
+        1,
+    ]
 
 
 def read(path, data):
-    """(passages, None) or (None, message) of a file of these bytes: a ValueError of one sentence is the only error there may be."""
-    path.unlink(missing_ok=True)  # a file cut to nothing and written anew waits for the disk on some systems
+    """(passages, None) or (None, message) of a file of these bytes: a ValueError of one sentence is
+    the only error there may be."""
+    path.unlink(
+        missing_ok=True
+    )  # a file cut to nothing and written anew waits for the disk on some systems
     path.write_bytes(data)
     try:
         return sealkit.load_passages(path), None
     except ValueError as error:
         message = str(error)
-        assert type(error) is ValueError and "\n" not in message and message.endswith(".") and repr(path.name) in message, message
+        assert (
+            type(error) is ValueError
+            and "\n" not in message
+            and message.endswith(".")
+            and repr(path.name) in message
+        ), message
         return None, message
 
 
 def cases():
-    return [json.loads(line) for line in CASES.read_text("utf-8").splitlines()] if CASES.is_file() else []
+    return (
+        [json.loads(line) for line in CASES.read_text("utf-8").splitlines()]
+        if CASES.is_file()
+        else []
+    )
 
 
-@pytest.mark.skipif(not CASES.is_file(), reason="the files of people who do this job, shared/cases/data.jsonl, are not beside this checkout")
+@pytest.mark.skipif(
+    not CASES.is_file(),
+    reason="the files of people who do this job, shared/cases/data.jsonl, are not beside this checkout",
+)
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case["name"])
 def test_files_of_people_who_do_this_job(tmp_path, case):
-    data = base64.b64decode(case["base64"]) if "base64" in case else (case["repeat"][0] * case["repeat"][1]).encode()
+    data = (
+        base64.b64decode(case["base64"])
+        if "base64" in case
+        else (case["repeat"][0] * case["repeat"][1]).encode()
+    )
     passages, message = read(tmp_path / ("p" + case["suffix"]), data)
     if case["expect"] == "error":
         assert message
@@ -228,7 +311,10 @@ def test_files_of_people_who_do_this_job(tmp_path, case):
     assert not message, message
     counts, *title = counts.split(", title ")
     asked = [q for p in passages for q in p.questions]
-    assert counts == f"{len(passages)} passage{'s' * (len(passages) > 1)}, {len(asked)} question{'s' * (len(asked) > 1)}"
+    assert (
+        counts
+        == f"{len(passages)} passage{'s' * (len(passages) > 1)}, {len(asked)} question{'s' * (len(asked) > 1)}"
+    )
     assert details in ([], [asked[0].answers[0]]) and title in ([], [repr(passages[0].title)])
 
 
@@ -238,7 +324,13 @@ def own(questions=({"question": WHEN, "answers": ["1891"]},), **fields):
 
 def flat(question=WHEN, answers=("1891",), **fields):
     """A row as `datasets` has SQuAD."""
-    return {"id": "1", "title": "Orra_light", "context": TEXT, "question": question, "answers": {"text": list(answers), "answer_start": [56] * len(answers)}} | fields
+    return {
+        "id": "1",
+        "title": "Orra_light",
+        "context": TEXT,
+        "question": question,
+        "answers": {"text": list(answers), "answer_start": [56] * len(answers)},
+    } | fields
 
 
 def answered(answers, key="answers"):
@@ -246,8 +338,15 @@ def answered(answers, key="answers"):
 
 
 def squad(*qas, **fields):
-    qas = qas or ({"id": "1", "question": WHEN, "answers": [{"text": "1891", "answer_start": 56}] * 3},)
-    return {"version": "1.1", "data": [{"title": "Orra_light", "paragraphs": [{"context": TEXT, "qas": list(qas)} | fields]}]}
+    qas = qas or (
+        {"id": "1", "question": WHEN, "answers": [{"text": "1891", "answer_start": 56}] * 3},
+    )
+    return {
+        "version": "1.1",
+        "data": [
+            {"title": "Orra_light", "paragraphs": [{"context": TEXT, "qas": list(qas)} | fields]}
+        ],
+    }
 
 
 def lines(*rows, end="\n"):
@@ -256,7 +355,9 @@ def lines(*rows, end="\n"):
 
 def test_csv_of_one_question_a_row(tmp_path):
     path = tmp_path / "p.csv"
-    path.write_text(f'title,context,question,answer\nOrra,"{TEXT}",{WHEN},1891\nOrra,"{TEXT}",{WHO},Mara Venn\n')
+    path.write_text(
+        f'title,context,question,answer\nOrra,"{TEXT}",{WHEN},1891\nOrra,"{TEXT}",{WHO},Mara Venn\n'
+    )
     (passage,) = sealkit.load_passages(path)
     assert [q.answers for q in passage.questions] == [("1891",), ("Mara Venn",)]
     path.write_text('title,context\n"Orra')
@@ -270,45 +371,130 @@ def parquet(rows):
     return file.getvalue()
 
 
-IMPOSSIBLE = {"id": "2", "question": WHO, "answers": [], "plausible_answers": [{"text": "Mara Venn", "answer_start": 64}], "is_impossible": True}
-PANDAS = json.loads(lines(*[flat() | {"answers": "1891"}, flat(WHO, title=None) | {"answers": "Mara Venn"}]).replace("\n", ",").join(["[", "{}]"]))[:2]
-# what a file holds (text, bytes or what json.dumps takes) -> {question: answers} of its passages, or what the error says
+IMPOSSIBLE = {
+    "id": "2",
+    "question": WHO,
+    "answers": [],
+    "plausible_answers": [{"text": "Mara Venn", "answer_start": 64}],
+    "is_impossible": True,
+}
+PANDAS = json.loads(
+    lines(*[flat() | {"answers": "1891"}, flat(WHO, title=None) | {"answers": "Mara Venn"}])
+    .replace("\n", ",")
+    .join(["[", "{}]"])
+)[:2]
+# what a file holds (text, bytes or what json.dumps takes) -> {question: answers} of its passages,
+# or what the error says
 KINDS = {
     # forms
     "a list of rows": ([own()], [{WHEN: ("1891",)}]),
     "one object, compact": (own(), [{WHEN: ("1891",)}]),
     "one object, indented": (json.dumps(own(), indent=4), [{WHEN: ("1891",)}]),
-    "objects, indented, one after the other": (json.dumps(own(), indent=2) + "\n" + json.dumps(own(title="B"), indent=2), [{WHEN: ("1891",)}] * 2),
-    "objects without a line end between them": (lines(own(), own(title="B"), end=""), [{WHEN: ("1891",)}] * 2),
-    "JSON lines with empty ones": ("\n\n" + lines(own(), own(title="B"), end="\n\n \n"), [{WHEN: ("1891",)}] * 2),
+    "objects, indented, one after the other": (
+        json.dumps(own(), indent=2) + "\n" + json.dumps(own(title="B"), indent=2),
+        [{WHEN: ("1891",)}] * 2,
+    ),
+    "objects without a line end between them": (
+        lines(own(), own(title="B"), end=""),
+        [{WHEN: ("1891",)}] * 2,
+    ),
+    "JSON lines with empty ones": (
+        "\n\n" + lines(own(), own(title="B"), end="\n\n \n"),
+        [{WHEN: ("1891",)}] * 2,
+    ),
     "JSON lines with CRLF": (lines(own(), own(title="B"), end="\r\n"), [{WHEN: ("1891",)}] * 2),
-    "JSON lines with a BOM": (lines(own(), own(title="B")).encode("utf-8-sig"), [{WHEN: ("1891",)}] * 2),
-    "two files with BOMs put together": (lines(own()).encode("utf-8-sig") + lines(own(title="B")).encode("utf-8-sig"), [{WHEN: ("1891",)}] * 2),
+    "JSON lines with a BOM": (
+        lines(own(), own(title="B")).encode("utf-8-sig"),
+        [{WHEN: ("1891",)}] * 2,
+    ),
+    "two files with BOMs put together": (
+        lines(own()).encode("utf-8-sig") + lines(own(title="B")).encode("utf-8-sig"),
+        [{WHEN: ("1891",)}] * 2,
+    ),
     "data of rows": ({"data": [own(), own(title="B")], "version": 3}, [{WHEN: ("1891",)}] * 2),
     "SQuAD 1": (squad(), [{WHEN: ("1891",)}]),
-    "SQuAD 1, indented, with CRLF": (json.dumps(squad(), indent=1).replace("\n", "\r\n"), [{WHEN: ("1891",)}]),
+    "SQuAD 1, indented, with CRLF": (
+        json.dumps(squad(), indent=1).replace("\n", "\r\n"),
+        [{WHEN: ("1891",)}],
+    ),
     "SQuAD's articles as a list": (squad()["data"], [{WHEN: ("1891",)}]),
     "SQuAD's articles as JSON lines": (lines(*squad()["data"] * 2), [{WHEN: ("1891",)}]),
-    "one of SQuAD's paragraphs a line": (lines(*squad()["data"][0]["paragraphs"]), [{WHEN: ("1891",)}]),
-    "SQuAD 2": (squad(IMPOSSIBLE, squad()["data"][0]["paragraphs"][0]["qas"][0] | {"is_impossible": False}), [{WHEN: ("1891",)}]),
-    "datasets to_json": (lines(flat(), flat(WHO, ["Mara Venn", "Venn", "Mara Venn"])), [{WHEN: ("1891",), WHO: ("Mara Venn", "Venn")}]),
-    "datasets to_json(lines=False)": ([flat(), flat(WHO, ["Mara Venn"])], [{WHEN: ("1891",), WHO: ("Mara Venn",)}]),
+    "one of SQuAD's paragraphs a line": (
+        lines(*squad()["data"][0]["paragraphs"]),
+        [{WHEN: ("1891",)}],
+    ),
+    "SQuAD 2": (
+        squad(IMPOSSIBLE, squad()["data"][0]["paragraphs"][0]["qas"][0] | {"is_impossible": False}),
+        [{WHEN: ("1891",)}],
+    ),
+    "datasets to_json": (
+        lines(flat(), flat(WHO, ["Mara Venn", "Venn", "Mara Venn"])),
+        [{WHEN: ("1891",), WHO: ("Mara Venn", "Venn")}],
+    ),
+    "datasets to_json(lines=False)": (
+        [flat(), flat(WHO, ["Mara Venn"])],
+        [{WHEN: ("1891",), WHO: ("Mara Venn",)}],
+    ),
     "datasets of SQuAD 2": (lines(flat(), flat(WHO, [])), [{WHEN: ("1891",)}]),
-    "datasets to_parquet": (parquet([flat(), flat(WHO, ["Mara Venn"])]), [{WHEN: ("1891",), WHO: ("Mara Venn",)}]),
+    "datasets to_parquet": (
+        parquet([flat(), flat(WHO, ["Mara Venn"])]),
+        [{WHEN: ("1891",), WHO: ("Mara Venn",)}],
+    ),
     "own rows as Parquet": (parquet([own(), own(title="B")]), [{WHEN: ("1891",)}] * 2),
     "a damaged Parquet file": (parquet([flat()])[:-40], "no JSON, JSON lines, CSV or Parquet"),
     "pandas, records": (PANDAS, [{WHEN: ("1891",)}, {WHO: ("Mara Venn",)}]),
-    "pandas, columns": ({key: {str(i): row[key] for i, row in enumerate(PANDAS)} for key in PANDAS[0]}, "row 1, title: .* valid string"),
+    "pandas, columns": (
+        {key: {str(i): row[key] for i, row in enumerate(PANDAS)} for key in PANDAS[0]},
+        "row 1, title: .* valid string",
+    ),
     "pandas, index": ({str(i): row for i, row in enumerate(PANDAS)}, "row 1, text: field required"),
-    "pandas, split": ({"columns": list(PANDAS[0]), "index": [0, 1], "data": [list(row.values()) for row in PANDAS]}, "row 1: .* valid dictionary"),
-    "pandas, table": ({"schema": {"fields": []}, "data": PANDAS}, [{WHEN: ("1891",)}, {WHO: ("Mara Venn",)}]),
-    "columns as lists": ({"title": ["a"], "context": [TEXT], "question": [WHEN], "answers": ["1891"]}, "row 1, title: .* valid string"),
-    "BoolQ": (lines({"question": "was it lit in 1891", "title": "Orra", "answer": True, "passage": TEXT}), [{"was it lit in 1891": ("true", "yes")}]),
-    "MRQA without its header": (lines({"context": TEXT, "qas": [{"qid": "1", "question": WHEN, "answers": ["1891"], "detected_answers": []}]}), [{WHEN: ("1891",)}]),
-    "MRQA with its header": (lines({"header": {"dataset": "x"}}, own()), "row 1, text: field required"),
-    "TriviaQA": ({"Data": [{"Question": WHEN, "Answer": {"Value": "1891"}}], "Version": 1}, "row 1, text: field required"),
-    "NewsQA": ({"data": [{"text": TEXT, "questions": [{"q": WHEN, "consensus": {"s": 5, "e": 7}}]}]}, "row 1, question 1, question: field required"),
-    "Natural Questions": (lines({"document_text": TEXT, "question_text": WHEN, "annotations": []}), "row 1, text: field required"),
+    "pandas, split": (
+        {
+            "columns": list(PANDAS[0]),
+            "index": [0, 1],
+            "data": [list(row.values()) for row in PANDAS],
+        },
+        "row 1: .* valid dictionary",
+    ),
+    "pandas, table": (
+        {"schema": {"fields": []}, "data": PANDAS},
+        [{WHEN: ("1891",)}, {WHO: ("Mara Venn",)}],
+    ),
+    "columns as lists": (
+        {"title": ["a"], "context": [TEXT], "question": [WHEN], "answers": ["1891"]},
+        "row 1, title: .* valid string",
+    ),
+    "BoolQ": (
+        lines({"question": "was it lit in 1891", "title": "Orra", "answer": True, "passage": TEXT}),
+        [{"was it lit in 1891": ("true", "yes")}],
+    ),
+    "MRQA without its header": (
+        lines(
+            {
+                "context": TEXT,
+                "qas": [
+                    {"qid": "1", "question": WHEN, "answers": ["1891"], "detected_answers": []}
+                ],
+            }
+        ),
+        [{WHEN: ("1891",)}],
+    ),
+    "MRQA with its header": (
+        lines({"header": {"dataset": "x"}}, own()),
+        "row 1, text: field required",
+    ),
+    "TriviaQA": (
+        {"Data": [{"Question": WHEN, "Answer": {"Value": "1891"}}], "Version": 1},
+        "row 1, text: field required",
+    ),
+    "NewsQA": (
+        {"data": [{"text": TEXT, "questions": [{"q": WHEN, "consensus": {"s": 5, "e": 7}}]}]},
+        "row 1, question 1, question: field required",
+    ),
+    "Natural Questions": (
+        lines({"document_text": TEXT, "question_text": WHEN, "annotations": []}),
+        "row 1, text: field required",
+    ),
     "RACE": (own(["When?"]), "row 1, question 1: .* valid dictionary"),
     "splits in one file": ({"train": [own()], "test": [own()]}, "row 1, text: field required"),
     "data is an object": ({"data": {"0": own()}}, "row 1, text: field required"),
@@ -316,21 +502,45 @@ KINDS = {
     "a list of lists": ([[own()]], "row 1: .* valid dictionary"),
     "a row is null": ([own(), None], "row 2: .* valid dictionary"),
     "no paragraphs": ({"data": [{"title": "t"}]}, "row 1, text: field required"),
-    "paragraphs is a number": ({"data": [{"title": "t", "paragraphs": 3}]}, "row 1, text: field required"),
-    "a paragraph is a text": ({"data": [{"title": "t", "paragraphs": [TEXT]}]}, "row 1, paragraph 1: .* valid dictionary"),
-    "a paragraph without qas": ({"data": [{"title": "t", "paragraphs": [{"context": TEXT}]}]}, "row 1, paragraph 1, questions: field required"),
-    "a paragraph with empty qas": (squad(qas=[]), "row 1, paragraph 1, qas: list should have at least 1 item"),
-    "a paragraph without context": (squad(context=None), "row 1, paragraph 1, context: .* valid string"),
+    "paragraphs is a number": (
+        {"data": [{"title": "t", "paragraphs": 3}]},
+        "row 1, text: field required",
+    ),
+    "a paragraph is a text": (
+        {"data": [{"title": "t", "paragraphs": [TEXT]}]},
+        "row 1, paragraph 1: .* valid dictionary",
+    ),
+    "a paragraph without qas": (
+        {"data": [{"title": "t", "paragraphs": [{"context": TEXT}]}]},
+        "row 1, paragraph 1, questions: field required",
+    ),
+    "a paragraph with empty qas": (
+        squad(qas=[]),
+        "row 1, paragraph 1, qas: list should have at least 1 item",
+    ),
+    "a paragraph without context": (
+        squad(context=None),
+        "row 1, paragraph 1, context: .* valid string",
+    ),
     # what is no JSON
     "blank": (" \n\t\n", "no question to answer"),
     "only a BOM": (b"\xef\xbb\xbf", "no question to answer"),
     "an empty object": ({}, "row 1, text: field required"),
     "no rows": ({"data": []}, "no question to answer"),
-    "an article without paragraphs": ({"data": [{"title": "t", "paragraphs": []}]}, "no question to answer"),
+    "an article without paragraphs": (
+        {"data": [{"title": "t", "paragraphs": []}]},
+        "no question to answer",
+    ),
     "UTF-16": (json.dumps([own()]).encode("utf-16"), "no JSON, JSON lines, CSV or Parquet"),
-    "latin-1": (json.dumps([own(text="Caf\xe9")], ensure_ascii=False).encode("latin-1"), "can't decode byte 0xe9"),
+    "latin-1": (
+        json.dumps([own(text="Caf\xe9")], ensure_ascii=False).encode("latin-1"),
+        "can't decode byte 0xe9",
+    ),
     "gzip": (gzip.compress(lines(own()).encode()), "no JSON, JSON lines, CSV or Parquet"),
-    "CSV without its suffix": (f'title,context,question,answer\nOrra,"{TEXT}",{WHEN},1891\n', "no JSON, JSON lines, CSV or Parquet .*save it as such"),
+    "CSV without its suffix": (
+        f'title,context,question,answer\nOrra,"{TEXT}",{WHEN},1891\n',
+        "no JSON, JSON lines, CSV or Parquet .*save it as such",
+    ),
     "a web page": ("<!DOCTYPE html>\n<html></html>\n", "line 1 column 1"),
     "a trailing comma in a list": ("[" + json.dumps(own()) + ",\n]", "line [12] column"),
     "a trailing comma in an object": (json.dumps(own())[:-1] + ",}", "line 1 column"),
@@ -338,13 +548,22 @@ KINDS = {
     "a comment": ("[\n// the lighthouse\n" + json.dumps(own()) + "]", "line 2 column 1"),
     "single quotes": (str(own()), "line 1 column 2"),
     "a line cut off": (lines(own(), own(title="B"))[:-20], "line 2 column"),
-    "a line end inside a text": (lines(own()).replace("rock. ", "rock.\n"), "control character .*line 1"),
+    "a line end inside a text": (
+        lines(own()).replace("rock. ", "rock.\n"),
+        "control character .*line 1",
+    ),
     "NULs after the end": (lines(own()).encode() + bytes(512), "line 2 column 1"),
     "objects nested 50,000 deep": ('{"a":' * 50000, "recursion"),
     "closed brackets, 100,000": ("[" * 100000 + "]" * 100000, "recursion"),
     "an integer of 5,000 digits": (lines(answered(0)).replace("0", "9" * 5000, 1), "no JSON|.*"),
-    "a field nested 200 deep": (lines(own(extra=0))[:-3] + "[" * 200 + "]" * 200 + "}", [{WHEN: ("1891",)}]),
-    "a field nested 200 deep for the answer": (lines(answered(0)).replace(": 0", ": " + "[" * 200 + "]" * 200), "question 1, answer 1: .* valid string"),
+    "a field nested 200 deep": (
+        lines(own(extra=0))[:-3] + "[" * 200 + "]" * 200 + "}",
+        [{WHEN: ("1891",)}],
+    ),
+    "a field nested 200 deep for the answer": (
+        lines(answered(0)).replace(": 0", ": " + "[" * 200 + "]" * 200),
+        "question 1, answer 1: .* valid string",
+    ),
     "a line of 2,000,000 characters": (lines(own(text="word " * 400000)), [{WHEN: ("1891",)}]),
     "a key twice": ('{"title": "a", ' + lines(own())[1:], [{WHEN: ("1891",)}]),
     # answers
@@ -352,15 +571,30 @@ KINDS = {
     "answer is a list": (answered(["1891", "in 1891"], "answer"), [{WHEN: ("1891", "in 1891")}]),
     "answers is a text": (answered("1891"), [{WHEN: ("1891",)}]),
     "answers is an object": (answered({"text": "1891", "answer_start": 56}), [{WHEN: ("1891",)}]),
-    "answers is an object of lists": (answered({"text": ["1891", "1891"], "answer_start": [56, 56]}), [{WHEN: ("1891",)}]),
-    "answers are objects": (answered([{"text": "1891"}, {"text": 1891.5}]), [{WHEN: ("1891", "1891.5")}]),
+    "answers is an object of lists": (
+        answered({"text": ["1891", "1891"], "answer_start": [56, 56]}),
+        [{WHEN: ("1891",)}],
+    ),
+    "answers are objects": (
+        answered([{"text": "1891"}, {"text": 1891.5}]),
+        [{WHEN: ("1891", "1891.5")}],
+    ),
     "numbers": (answered([0, -3, 1.5, 10**30]), [{WHEN: ("0", "-3", "1.5", str(10**30))}]),
     "a number of 400 digits": (answered(10**400), [{WHEN: (str(10**400),)}]),
     "false": (answered(False, "answer"), [{WHEN: ("false", "no")}]),
     "blank ones beside others": (answered(["", " ", "\u200b", "1891"]), [{WHEN: ("1891",)}]),
-    "accents, signs and other scripts": (answered(["é", "+", "八", "🙂"]), [{WHEN: ("é", "+", "八", "🙂")}]),
-    "too large a number": (lines(answered(0)).replace(": 0", ": 1e999"), "question 1, answer 1: .*inf"),
-    "minus infinity": (lines(answered([0])).replace("[0]", "[-Infinity]"), "question 1, answer 1: .*inf"),
+    "accents, signs and other scripts": (
+        answered(["é", "+", "八", "🙂"]),
+        [{WHEN: ("é", "+", "八", "🙂")}],
+    ),
+    "too large a number": (
+        lines(answered(0)).replace(": 0", ": 1e999"),
+        "question 1, answer 1: .*inf",
+    ),
+    "minus infinity": (
+        lines(answered([0])).replace("[0]", "[-Infinity]"),
+        "question 1, answer 1: .*inf",
+    ),
     "NaN": (lines(answered(math.nan, "answer")), "question 1, answer 1: .*nan"),
     "null": (answered(None), "question 1, answer 1: .*None"),
     "missing": (own([{"question": WHEN}]), "question 1, answer 1: .*None"),
@@ -368,7 +602,10 @@ KINDS = {
     "an object without text": (answered({"value": "1891"}), "question 1, answer 1: .*None"),
     "null beside others": (answered(["1891", None]), "question 1, answer 2: .*None"),
     "a list in a list": (answered([["1891"]]), "question 1, answer 1: .*1891"),
-    "a list in an object in a list": (answered([{"text": ["1891"]}]), "question 1, answer 1: .*1891"),
+    "a list in an object in a list": (
+        answered([{"text": ["1891"]}]),
+        "question 1, answer 1: .*1891",
+    ),
     "only blank ones": (answered(["", " \t"]), "question 1, answer 1: text should"),
     "only zero width": (answered("\u200b\u2060\ufeff"), "question 1, answer 1: text should"),
     "only NUL": (answered("\0"), "question 1, answer 1: text should"),
@@ -380,21 +617,60 @@ KINDS = {
     "no questions": (own([]), "row 1, questions: list should have at least 1 item"),
     "questions is an object": (own() | {"questions": {"0": {}}}, "row 1, questions: .* valid list"),
     "a question is null": (own([None]), "row 1, question 1: .* valid dictionary"),
-    "a question's words are a number": (own([{"question": 3, "answers": ["x"]}]), "question 1, question: .* valid string"),
-    "a question's words are blank": (own([{"question": "\u3000 ", "answers": ["x"]}]), "question 1, question: text should"),
-    "a question's words have half a pair": (own([{"question": "\udc00?", "answers": ["x"]}]), "question 1, question: text should"),
-    "the second question": (own([own()["questions"][0], {"question": "Why?", "answers": 3.5}, {"answers": ["x"]}]), "row 1, question 3, question: field required"),
-    "one unanswerable among others": (own([own()["questions"][0], {"question": WHO, "answers": []}]), [{WHEN: ("1891",)}]),
-    "one impossible among others, without answers": (own([own()["questions"][0], {"question": WHO, "is_impossible": True}]), [{WHEN: ("1891",)}]),
-    "impossible says 'False', 0 and null": ([own([own()["questions"][0] | {"is_impossible": flag}], title=str(flag)) for flag in ("False", 0, None)], [{WHEN: ("1891",)}] * 3),
-    "impossible says 'TRUE' and 1": (squad(IMPOSSIBLE | {"is_impossible": "TRUE"}, IMPOSSIBLE | {"is_impossible": 1}), "no question to answer"),
-    "impossible says perhaps": (squad(IMPOSSIBLE | {"is_impossible": "perhaps"}), "row 1, paragraph 1, qa 1, is_impossible: .* boolean"),
-    "impossible is a list": (squad(IMPOSSIBLE | {"is_impossible": []}), "qa 1, is_impossible: .* boolean"),
+    "a question's words are a number": (
+        own([{"question": 3, "answers": ["x"]}]),
+        "question 1, question: .* valid string",
+    ),
+    "a question's words are blank": (
+        own([{"question": "\u3000 ", "answers": ["x"]}]),
+        "question 1, question: text should",
+    ),
+    "a question's words have half a pair": (
+        own([{"question": "\udc00?", "answers": ["x"]}]),
+        "question 1, question: text should",
+    ),
+    "the second question": (
+        own([own()["questions"][0], {"question": "Why?", "answers": 3.5}, {"answers": ["x"]}]),
+        "row 1, question 3, question: field required",
+    ),
+    "one unanswerable among others": (
+        own([own()["questions"][0], {"question": WHO, "answers": []}]),
+        [{WHEN: ("1891",)}],
+    ),
+    "one impossible among others, without answers": (
+        own([own()["questions"][0], {"question": WHO, "is_impossible": True}]),
+        [{WHEN: ("1891",)}],
+    ),
+    "impossible says 'False', 0 and null": (
+        [
+            own([own()["questions"][0] | {"is_impossible": flag}], title=str(flag))
+            for flag in ("False", 0, None)
+        ],
+        [{WHEN: ("1891",)}] * 3,
+    ),
+    "impossible says 'TRUE' and 1": (
+        squad(IMPOSSIBLE | {"is_impossible": "TRUE"}, IMPOSSIBLE | {"is_impossible": 1}),
+        "no question to answer",
+    ),
+    "impossible says perhaps": (
+        squad(IMPOSSIBLE | {"is_impossible": "perhaps"}),
+        "row 1, paragraph 1, qa 1, is_impossible: .* boolean",
+    ),
+    "impossible is a list": (
+        squad(IMPOSSIBLE | {"is_impossible": []}),
+        "qa 1, is_impossible: .* boolean",
+    ),
     "flat, only unanswerable": (lines(flat(answers=[])), "no question to answer"),
     "flat, question is null": (lines(flat(None)), "row 1, question 1, question: .* valid string"),
-    "flat, answers are missing": (lines({"context": TEXT, "question": WHEN}), "row 1, question 1, answer 1"),
+    "flat, answers are missing": (
+        lines({"context": TEXT, "question": WHEN}),
+        "row 1, question 1, answer 1",
+    ),
     # other fields
-    "text is missing": ({"title": "t", "questions": own()["questions"]}, "row 1, text: field required"),
+    "text is missing": (
+        {"title": "t", "questions": own()["questions"]},
+        "row 1, text: field required",
+    ),
     "text is a number": (own(text=5), "row 1, text: .* valid string"),
     "text is a list": (own(text=[TEXT]), "row 1, text: .* valid string"),
     "text is blank": (own(text=" \n"), "row 1, text: text should"),
@@ -407,8 +683,14 @@ KINDS = {
     "oracle is null": (own(oracle=None), [{WHEN: ("1891",)}]),
     "oracle is an object": (own(oracle={}), "row 1, oracle: .* valid string"),
     "oracle has half a pair": (own(oracle="\ud800"), "row 1, oracle: text should"),
-    "fields that nobody knows": (own(**{"": 1, "flat": 7, "model_config": {}, "self": None, "\ud800": "\ud800"}), [{WHEN: ("1891",)}]),
-    "the third row": ([own(), own(title="B"), own(title="C", text=None)], "row 3, text: .* valid string"),
+    "fields that nobody knows": (
+        own(**{"": 1, "flat": 7, "model_config": {}, "self": None, "\ud800": "\ud800"}),
+        [{WHEN: ("1891",)}],
+    ),
+    "the third row": (
+        [own(), own(title="B"), own(title="C", text=None)],
+        "row 3, text: .* valid string",
+    ),
 }
 
 
@@ -416,7 +698,9 @@ KINDS = {
 def test_other_files(tmp_path, kind):
     data, expected = KINDS[kind]
     data = data if isinstance(data, (str, bytes)) else json.dumps(data)
-    passages, message = read(tmp_path / "p.json", data if isinstance(data, bytes) else data.encode())
+    passages, message = read(
+        tmp_path / "p.json", data if isinstance(data, bytes) else data.encode()
+    )
     if isinstance(expected, str):
         assert passages is None and re.search(expected, message), (passages, message)
     else:
@@ -425,10 +709,20 @@ def test_other_files(tmp_path, kind):
 
 
 def test_titles_oracles_and_texts_are_kept_as_they_are(tmp_path):
-    rows = [own(title=1984), own(title=None), own(title=" \u200b"), own(title="a_b", oracle=" It was lit.\n"), own(text=" a\nb ")]
+    rows = [
+        own(title=1984),
+        own(title=None),
+        own(title=" \u200b"),
+        own(title="a_b", oracle=" It was lit.\n"),
+        own(text=" a\nb "),
+    ]
     passages, _ = read(tmp_path / "p.jsonl", lines(*rows).encode())
     assert [(p.title, p.text, p.oracle) for p in passages] == [
-        ("1984", TEXT, ""), ("", TEXT, ""), ("a_b", TEXT, " It was lit.\n"), ("Orra", " a\nb ", "")]
+        ("1984", TEXT, ""),
+        ("", TEXT, ""),
+        ("a_b", TEXT, " It was lit.\n"),
+        ("Orra", " a\nb ", ""),
+    ]
     (passage,), _ = read(tmp_path / "p.jsonl", lines(flat(" " + WHEN + " ")).encode())
     assert passage.title == "Orra light" and passage.questions[0].question == WHEN
 
@@ -437,31 +731,134 @@ def test_what_is_merged_or_left_out_is_told(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         read(tmp_path / "plain.jsonl", lines(flat(), flat(WHO), own()).encode())
         assert not caplog.messages
-        rows = [own(), own(), own([{"question": WHO, "answers": ["Venn"]}, IMPOSSIBLE]), *(flat(f"Q{i}?") for i in range(7))]
+        rows = [
+            own(),
+            own(),
+            own([{"question": WHO, "answers": ["Venn"]}, IMPOSSIBLE]),
+            *(flat(f"Q{i}?") for i in range(7)),
+        ]
         passages, _ = read(tmp_path / "p.jsonl", lines(*rows).encode())
     assert [len(p.questions) for p in passages] == [2, 5]
     assert caplog.messages == [
-        "'p.jsonl': left out or merged 2 repeated passages, 1 repeated questions, 1 unanswerable questions, 2 questions beyond 5 of a passage."]
+        "'p.jsonl': left out or merged 2 repeated passages, 1 repeated questions, 1 unanswerable questions, 2 questions beyond 5 of a passage."
+    ]
 
 
 GOOD = [
-    lines(own(oracle="It was lit in 1891."), own([{"question": WHO, "answers": ["Mara Venn", 3]}, {"question": "Really?", "answer": True}], title="B")),
+    lines(
+        own(oracle="It was lit in 1891."),
+        own(
+            [
+                {"question": WHO, "answers": ["Mara Venn", 3]},
+                {"question": "Really?", "answer": True},
+            ],
+            title="B",
+        ),
+    ),
     json.dumps([own(), own(title="B"), own(text="Another text.", title="")], indent=1),
-    json.dumps(squad({"question": WHEN, "answers": [{"text": "1891", "answer_start": 56}], "is_impossible": "false"}, IMPOSSIBLE)),
+    json.dumps(
+        squad(
+            {
+                "question": WHEN,
+                "answers": [{"text": "1891", "answer_start": 56}],
+                "is_impossible": "false",
+            },
+            IMPOSSIBLE,
+        )
+    ),
     lines(flat(), flat(WHO, ["Mara Venn"]), flat("Why?", [])),
     json.dumps({"data": [flat(), flat(WHO, ["Mara Venn"])], "version": "0.1"}),
     json.dumps(own(oracle="Ünïcödé 🙂"), indent=2, ensure_ascii=False),
 ]
-JUNK = [None, True, False, 0, -1, 1.5, 10**400, math.nan, math.inf, "", " ", "x", "\0", "\ud800", "\u200b", "false", "1e5", [], {}, [[]], [None], [{}], [[["x"]]],
-        {"text": None}, {"text": []}, {"text": ["x"]}, {"text": {"text": "x"}}, {"a": 1}, {"data": []}, {"paragraphs": None}, "y" * 5000]
-FIELDS = ["title", "text", "context", "passage", "questions", "qas", "question", "answers", "answer", "oracle", "is_impossible", "data", "paragraphs", "id"]
-BITS = [b"\x00", b"\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\\ud800", b"\\u0000", b"\\", b'"', b"{", b"}", b"[" * 3000, b"]", b",", b":", b"\n", b"\r\n",
-        b"null", b"NaN", b"-", b"1e999", b"9" * 5000, b"//", b"\xe2\x80\xa8", b'"text":', b'{"data":', b"PAR1", b"\x1f\x8b"]
+JUNK = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1.5,
+    10**400,
+    math.nan,
+    math.inf,
+    "",
+    " ",
+    "x",
+    "\0",
+    "\ud800",
+    "\u200b",
+    "false",
+    "1e5",
+    [],
+    {},
+    [[]],
+    [None],
+    [{}],
+    [[["x"]]],
+    {"text": None},
+    {"text": []},
+    {"text": ["x"]},
+    {"text": {"text": "x"}},
+    {"a": 1},
+    {"data": []},
+    {"paragraphs": None},
+    "y" * 5000,
+]
+FIELDS = [
+    "title",
+    "text",
+    "context",
+    "passage",
+    "questions",
+    "qas",
+    "question",
+    "answers",
+    "answer",
+    "oracle",
+    "is_impossible",
+    "data",
+    "paragraphs",
+    "id",
+]
+BITS = [
+    b"\x00",
+    b"\xff",
+    b"\xef\xbb\xbf",
+    b"\xed\xa0\x80",
+    b"\\ud800",
+    b"\\u0000",
+    b"\\",
+    b'"',
+    b"{",
+    b"}",
+    b"[" * 3000,
+    b"]",
+    b",",
+    b":",
+    b"\n",
+    b"\r\n",
+    b"null",
+    b"NaN",
+    b"-",
+    b"1e999",
+    b"9" * 5000,
+    b"//",
+    b"\xe2\x80\xa8",
+    b'"text":',
+    b'{"data":',
+    b"PAR1",
+    b"\x1f\x8b",
+]
 
 
 def nodes(value):
     """(container, key) of everything in a JSON value."""
-    for key in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+    for key in (
+        list(value)
+        if isinstance(value, dict)
+        else range(len(value))
+        if isinstance(value, list)
+        else ()
+    ):
         yield value, key
         yield from nodes(value[key])
 
@@ -470,14 +867,20 @@ def mutated(chance):
     """A good file's bytes with one to four changes: of its structure, of its bytes, or of both."""
     text = chance.choice(GOOD)
     if chance.random() < 0.6:
-        rows = [json.loads(line) for line in text.splitlines()] if text in (GOOD[0], GOOD[3]) else [json.loads(text)]
+        rows = (
+            [json.loads(line) for line in text.splitlines()]
+            if text in (GOOD[0], GOOD[3])
+            else [json.loads(text)]
+        )
         for _ in range(chance.randint(1, 4)):
             value, key = chance.choice(list(nodes(rows)))
             change = chance.randrange(5)
             if change == 0:
                 value[key] = copy.deepcopy(chance.choice(JUNK))
             elif change == 1:
-                value[key] = [value[key]] if chance.random() < 0.5 else {chance.choice(FIELDS): value[key]}
+                value[key] = (
+                    [value[key]] if chance.random() < 0.5 else {chance.choice(FIELDS): value[key]}
+                )
             elif change == 2:
                 other, place = chance.choice(list(nodes(rows)))
                 value[key] = json.loads(json.dumps(other[place]))
@@ -488,17 +891,19 @@ def mutated(chance):
                 value.insert(key, copy.deepcopy(chance.choice(JUNK)))
             else:
                 del value[key]
-        text = chance.choice(["\n", "", " ", ",", "\r\n"] if chance.random() < 0.2 else ["\n"]).join(map(json.dumps, rows))
+        text = chance.choice(
+            ["\n", "", " ", ",", "\r\n"] if chance.random() < 0.2 else ["\n"]
+        ).join(map(json.dumps, rows))
     data = bytearray(text.encode())
     for _ in range(chance.randint(1, 4) if text in GOOD or chance.random() < 0.2 else 0):
         start, end = sorted(chance.randrange(len(data) + 1) for _ in range(2))
         change = chance.randrange(5)
         if change == 0:
-            data[start:start + 1] = bytes([chance.randrange(256)])
+            data[start : start + 1] = bytes([chance.randrange(256)])
         elif change == 1:
             data[start:start] = chance.choice(BITS)
         elif change == 2:
-            del data[start:min(end, start + chance.choice([1, 10, 10000]))]
+            del data[start : min(end, start + chance.choice([1, 10, 10000]))]
         elif change == 3:
             data[start:start] = data[start:end]
         elif chance.random() < 0.3:
@@ -507,7 +912,8 @@ def mutated(chance):
 
 
 def check_fuzzed(path, make, count, seed):
-    """Read `count` files that `make` makes; how many were read and how many refused. What is read is well-formed and comes back the same."""
+    """Read `count` files that `make` makes; how many were read and how many refused. What is read
+    is well-formed and comes back the same."""
     chance, counts = random.Random(seed), [0, 0]
     for number in range(count):
         data, start = make(chance), time.process_time()
@@ -516,10 +922,16 @@ def check_fuzzed(path, make, count, seed):
         counts[passages is None] += 1
         if passages is None:
             continue
-        texts = [text for p in passages for q in p.questions for text in (p.text, q.question, *q.answers)]
-        assert passages and all(p.questions and all(q.answers for q in p.questions) for p in passages), number
+        texts = [
+            text for p in passages for q in p.questions for text in (p.text, q.question, *q.answers)
+        ]
+        assert passages and all(
+            p.questions and all(q.answers for q in p.questions) for p in passages
+        ), number
         assert all(type(text) is str and text.strip() for text in texts), number
-        assert "\0" not in "".join(texts + [p.title + p.oracle for p in passages]).encode().decode(), number
+        assert (
+            "\0" not in "".join(texts + [p.title + p.oracle for p in passages]).encode().decode()
+        ), number
         assert group_questions(map(dataclasses.asdict, passages)) == passages, number
     return counts
 
@@ -534,22 +946,35 @@ def test_fuzzed_files_are_passages_or_a_value_error_of_one_sentence(tmp_path):
 
 
 def save_over(folder, error, monkeypatch, place):
-    """Save over a file with `error` from `place`; the file is what it was and nothing lies beside it."""
+    """Save over a file with `error` from `place`; the file is what it was and nothing lies beside
+    it."""
     old, new = sealkit.load_passages("bundled", limit=3), sealkit.load_passages("bundled", limit=5)
     save_passages(folder / "p.jsonl", old)
     before = (folder / "p.jsonl").read_bytes()
     with monkeypatch.context() as patch, pytest.raises(type(error)):
+
         def fail(*args, **kwargs):
             raise error
+
         patch.setattr(*place, fail)
         save_passages(folder / "p.jsonl", new)
-    assert (folder / "p.jsonl").read_bytes() == before and [path.name for path in folder.iterdir()] == ["p.jsonl"]
+    assert (folder / "p.jsonl").read_bytes() == before and [
+        path.name for path in folder.iterdir()
+    ] == ["p.jsonl"]
     save_passages(folder / "p.jsonl", new)
     assert sealkit.load_passages(folder / "p.jsonl") == new
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt(), MemoryError()], ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("place", [(memo.os, "fsync"), (memo.os, "replace"), (memo.shutil, "copymode")], ids=lambda place: place[1])
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt(), MemoryError()],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize(
+    "place",
+    [(memo.os, "fsync"), (memo.os, "replace"), (memo.shutil, "copymode")],
+    ids=lambda place: place[1],
+)
 def test_an_interrupted_save_leaves_the_file_as_it_was(tmp_path, monkeypatch, error, place):
     save_over(tmp_path, error, monkeypatch, place)
 
@@ -558,28 +983,49 @@ def test_an_interrupted_save_leaves_the_file_as_it_was(tmp_path, monkeypatch, er
 @pytest.mark.parametrize("field", ["text", "question", "answer"])
 def test_passages_that_could_not_be_read_again_are_not_saved(tmp_path, field, text):
     fields = {"text": "It rains.", "question": "Does it?", "answer": "yes"} | {field: text}
-    bad = sealkit.Passage("T", fields["text"], (sealkit.Question(fields["question"], (fields["answer"],)),))
+    bad = sealkit.Passage(
+        "T", fields["text"], (sealkit.Question(fields["question"], (fields["answer"],)),)
+    )
     good = sealkit.load_passages("bundled", limit=2)
     save_passages(tmp_path / "p.jsonl", good)
     if field == "answer" and text == 3:
         return  # a number is an answer
-    with pytest.raises(ValueError, match=r"p.jsonl' is not written, passage 3, .* so mend it or omit it\.$"):
+    with pytest.raises(
+        ValueError, match=r"p.jsonl' is not written, passage 3, .* so mend it or omit it\.$"
+    ):
         save_passages(tmp_path / "p.jsonl", [*good, bad])
     assert sealkit.load_passages(tmp_path / "p.jsonl") == good
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits and signals of POSIX")
-@pytest.mark.parametrize("death, code", [
-    ("resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))", 1),
-    ("os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
-    ("os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
-    ("real = os.fsync; os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL) if os.path.isdir(f'/dev/fd/{file}') else real(file)", -signal.SIGKILL),
-], ids=["file too large", "killed while writing", "killed before the renaming", "killed after the renaming"])
+@pytest.mark.parametrize(
+    "death, code",
+    [
+        ("resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))", 1),
+        ("os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+        ("os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+        (
+            "real = os.fsync; os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL) if os.path.isdir(f'/dev/fd/{file}') else real(file)",
+            -signal.SIGKILL,
+        ),
+    ],
+    ids=[
+        "file too large",
+        "killed while writing",
+        "killed before the renaming",
+        "killed after the renaming",
+    ],
+)
 def test_a_killed_or_failed_write_leaves_all_or_what_was_there(tmp_path, death, code):
     """`write_whole` alone, in a process that dies of it."""
     (tmp_path / "f").write_bytes(b"old" * 100)
     program = f"import os, resource, runpy, signal, sys; write = runpy.run_path(sys.argv[1])['write_whole']\n{death}\nwrite(sys.argv[2], b'new' * 1000)"
-    done = subprocess.run([sys.executable, "-c", program, memo.__file__, str(tmp_path / "f")], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program, memo.__file__, str(tmp_path / "f")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == code, done.stderr
     renamed = "isdir" in death
     assert (tmp_path / "f").read_bytes() == (b"new" * 1000 if renamed else b"old" * 100)
@@ -609,7 +1055,9 @@ def test_the_examples_in_the_docstrings(monkeypatch):
 
 
 def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="No file .* give 'bundled', 'squad' or the path of a file"):
+    with pytest.raises(
+        FileNotFoundError, match="No file .* give 'bundled', 'squad' or the path of a file"
+    ):
         sealkit.load_passages(tmp_path)
 
 

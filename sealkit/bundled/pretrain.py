@@ -1,8 +1,10 @@
 """Pretrain the bundled Mistral from scratch: python -m sealkit.bundled.pretrain
 
-Documents are written afresh by `world.py` for every batch, so nothing but the known facts is ever seen twice. The loss
-counts what can be known (answers, self-edits, repeats) fully and what is drawn at random (passages, questions) hardly. Two things made a reader of this size in minutes, not hours: a first stage of nothing but repeated
-random tokens, in which copying forms, and the Muon optimizer for the matrices.
+Documents are written afresh by `world.py` for every batch, so nothing but the known facts is ever
+seen twice. The loss counts what can be known (answers, self-edits, repeats) fully and what is drawn
+at random (passages, questions) hardly. Two things made a reader of this size in minutes, not hours:
+a first stage of nothing but repeated random tokens, in which copying forms, and the Muon optimizer
+for the matrices.
 """
 
 import argparse
@@ -45,9 +47,11 @@ def question_prompt(question):
 
 
 def write_document(rng, known, passing, by_name):
-    """(kind, [(text, loss weight), ...]): a known fact, a passage with questions, or a passage with a self-edit.
+    """(kind, [(text, loss weight), ...]): a known fact, a passage with questions, or a passage with
+    a self-edit.
 
-    by_name: the chance that a passage repeats a subject's name where the splits would use a pronoun or a role.
+    by_name: the chance that a passage repeats a subject's name where the splits would use a pronoun
+    or a role.
     """
     if rng.random() < 0.4:
         subject = rng.choice(known)
@@ -76,7 +80,8 @@ def write_document(rng, known, passing, by_name):
 
 
 def encode(tokenizer, documents):
-    """(kind, ids, loss weight of each id) of documents written by `write_document`; the end token weighs 1."""
+    """(kind, ids, loss weight of each id) of documents written by `write_document`; the end token
+    weighs 1."""
     if not documents:
         return
     texts = ["".join(text for text, _ in parts) for _, parts in documents]
@@ -88,7 +93,8 @@ def encode(tokenizer, documents):
 
 
 def documents(tokenizer, progress, seed=0):
-    """Endless (kind, ids, weights). progress: a function that says which share of the training is done, from 0 to 1."""
+    """Endless (kind, ids, weights). progress: a function that says which share of the training is
+    done, from 0 to 1."""
     rng = random.Random(seed)
     known, passing = world.known_subjects(), world.passing_names()
     while True:
@@ -108,7 +114,8 @@ def documents(tokenizer, progress, seed=0):
 
 
 def batches(stream):
-    """Pack documents into batches: lists of ROWS lists of (kind, ids, weights), each of at most LENGTH tokens together."""
+    """Pack documents into batches: lists of ROWS lists of (kind, ids, weights), each of at most
+    LENGTH tokens together."""
     rows, free = [[] for _ in range(ROWS)], [LENGTH] * ROWS
     for document in stream:
         fitting = [row for row in range(ROWS) if free[row] >= len(document[1])]
@@ -121,7 +128,8 @@ def batches(stream):
 
 
 def new_model(tokenizer, seed=0):
-    """The untrained bundled Mistral: 4 layers, 256 wide, 8 heads (4 of keys and values), tied embeddings."""
+    """The untrained bundled Mistral: 4 layers, 256 wide, 8 heads (4 of keys and values), tied
+    embeddings."""
     torch.manual_seed(seed)
     return MistralForCausalLM(
         MistralConfig(
@@ -145,8 +153,8 @@ def new_model(tokenizer, seed=0):
 def train(model, tokenizer, steps, seed=0, log_every=100):
     """Train for `steps` steps; yields (step, measures) each `log_every` steps.
 
-    measures: seconds, tokens, and for each kind of document the share of fully weighted tokens guessed right and
-    their mean loss in nats, on documents not yet trained on.
+    measures: seconds, tokens, and for each kind of document the share of fully weighted tokens
+    guessed right and their mean loss in nats, on documents not yet trained on.
     """
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
@@ -230,7 +238,8 @@ def plot_pretraining(path=BUNDLED_MODEL / "pretraining.jsonl", ax=None):
 
 
 def main(arguments=None):
-    """Train, and write tokenizer, weights (bf16 safetensors), log and curves to the model's folder."""
+    """Train, and write tokenizer, weights (bf16 safetensors), log and curves to the model's
+    folder."""
     parser = argparse.ArgumentParser(
         prog="python -m sealkit.bundled.pretrain",
         description="Pretrain the bundled Mistral from scratch.",
@@ -239,7 +248,7 @@ def main(arguments=None):
         "--steps",
         type=int,
         default=2600,
-        help="steps of up to %d tokens (default: %%(default)s)" % (ROWS * LENGTH),
+        help=f"steps of up to {ROWS * LENGTH} tokens (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -18,7 +18,8 @@ from .world import ENDINGS, GISTS, KINDS, ONSETS, REFERENCES
 
 
 def words():
-    """Every word of the world with a space before it, and the endings of names without: sorted list[str]."""
+    """Every word of the world with a space before it, and the endings of names without: sorted
+    list[str]."""
     texts = [*CUES.values(), "Question Answer and", *GISTS, *ONSETS]
     texts += [reference for references in REFERENCES.values() for reference in references]
     for relation in (relation for relations in KINDS.values() for relation in relations):
@@ -34,10 +35,12 @@ def words():
 
 
 def train_tokenizer():
-    """Train the tokenizer (a `PreTrainedTokenizerFast`): bytes, then merges until every word is one token.
+    """Train the tokenizer (a `PreTrainedTokenizerFast`): bytes, then merges until every word is one
+    token.
 
-    Like Mistral's own it puts a space before the first word, here of every line, so that a word is the same
-    token wherever it stands; decoding takes that space away again, and any UTF-8 text comes back as it was.
+    Like Mistral's own it puts a space before the first word, here of every line, so that a word is
+    the same token wherever it stands; decoding takes that space away again, and any UTF-8 text
+    comes back as it was.
     """
     special = ["<s>", "</s>", "<pad>"]
     tokenizer = Tokenizer(models.BPE())

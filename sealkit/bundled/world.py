@@ -177,7 +177,8 @@ def passing_names():
 
 
 def known_subjects():
-    """The subjects whose facts (all relations of their kind) the model learns by heart in pretraining."""
+    """The subjects whose facts (all relations of their kind) the model learns by heart in
+    pretraining."""
     rng = random.Random(1)
     names = all_names()[HELD_OUT : HELD_OUT + KNOWN]
     return [
@@ -196,7 +197,8 @@ def make_subject(rng, name, kind, relations):
 
 
 def make_group(rng, names, facts, alike=False):
-    """`len(names)` subjects, `facts` facts each, of different kinds (at most three), or all of one kind if `alike`."""
+    """`len(names)` subjects, `facts` facts each, of different kinds (at most three), or all of one
+    kind if `alike`."""
     kinds = [rng.choice(list(KINDS))] * len(names) if alike else rng.sample(list(KINDS), len(names))
     while True:
         subjects = [
@@ -220,7 +222,8 @@ def draw_names(rng, pool, count):
 
 
 def tell(rng, subjects, by_name=0.0, facts=None):
-    """Narrative text: each subject is named once, then meant by pronoun or role (or by name with chance `by_name`)."""
+    """Narrative text: each subject is named once, then meant by pronoun or role (or by name with
+    chance `by_name`)."""
     sentences = []
     for subject in subjects:
         chosen = [fact for fact in subject.facts if facts is None or (subject.name, *fact) in facts]
@@ -269,7 +272,8 @@ def write_self_edit(rng, subjects, style, coverage=None):
 
 
 def make_passage(rng, subjects):
-    """A Passage with one closed-book question per fact; its oracle asks and answers every fact once by name."""
+    """A Passage with one closed-book question per fact; its oracle asks and answers every fact once
+    by name."""
     questions = [
         Question(ask(rng, subject, relation), (value,))
         for subject in subjects
@@ -286,7 +290,8 @@ def make_passage(rng, subjects):
 
 
 def make_splits(passages=120, subjects=2, facts=3):
-    """{split: list[Passage]} with `subjects` of different kinds and `facts` facts each; no name is used twice."""
+    """{split: list[Passage]} with `subjects` of different kinds and `facts` facts each; no name is
+    used twice."""
     rng = random.Random(2)
     names = held_out_names()
     splits = {split: [] for split in SPLITS}
