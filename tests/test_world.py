@@ -1,16 +1,19 @@
-"""The bundled world: splits that pretraining never saw, styles in equal shares, a tokenizer that
-loses nothing."""
+"""The bundled world: splits that pretraining never saw, subjects told apart by name alone, exams in
+words of their own."""
 
 import random
+import re
 from collections import Counter
+from itertools import chain
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 import sealkit
-from sealkit.bundled import world
-from sealkit.bundled.pretrain import documents, new_model, train
+from sealkit.bundled import pretrain, world
+from sealkit.bundled.faithfulness import alike, faithful, mixed_up, statements, style_of
 from sealkit.bundled.tokenizer import train_tokenizer
 from sealkit.loading import BUNDLED_MODEL
 
@@ -22,6 +25,16 @@ def test_splits_are_what_the_generator_makes():
         assert passages == sealkit.load_passages("bundled", split)
 
 
+def drawn(steps, seed=3):
+    """The documents of these steps of pretraining."""
+    known, passing = world.known_subjects(), world.passing_names()
+    return list(
+        chain.from_iterable(
+            pretrain.documents(TOKENIZER, step, known, passing, seed) for step in steps
+        )
+    )
+
+
 def test_names_of_the_splits_never_occur_in_pretraining():
     held_out = set(world.held_out_names())
     titles = [p.title for split in world.SPLITS for p in sealkit.load_passages("bundled", split)]
@@ -30,12 +43,7 @@ def test_names_of_the_splits_never_occur_in_pretraining():
     assert not held_out & set(world.passing_names()) and not held_out & {
         s.name for s in world.known_subjects()
     }
-    stream = documents(TOKENIZER, lambda: 0.5, seed=3)
-    text = " ".join(
-        TOKENIZER.decode(ids)
-        for kind, ids, _ in (next(stream) for _ in range(4000))
-        if kind != "copying"
-    )
+    text = " ".join(TOKENIZER.decode(ids) for _, ids, _ in drawn(range(0, pretrain.STEPS, 10)))
     assert not held_out & set(text.replace(".", " ").replace("?", " ").split())
     assert (
         len(set(world.passing_names()) & set(text.replace(".", " ").replace("?", " ").split()))
@@ -44,13 +52,90 @@ def test_names_of_the_splits_never_occur_in_pretraining():
 
 
 def test_styles_are_equally_common_in_pretraining():
-    stream = documents(TOKENIZER, lambda: 0.5, seed=4)
-    count = Counter(kind for kind, _, _ in (next(stream) for _ in range(8000)))
+    count = Counter(
+        kind for kind, _, _ in drawn(range(pretrain.STEPS - 1500, pretrain.STEPS), seed=4)
+    )
     styles = [count[style] for style in ("implications", "questions", "rewrite", "gist")]
     expected = sum(styles) / 4
     assert (
-        sum((n - expected) ** 2 / expected for n in styles) < 16.3
+        expected > 500 and sum((n - expected) ** 2 / expected for n in styles) < 16.3
     )  # chi-square, 3 degrees of freedom, p = 0.001
+
+
+def test_exams_share_no_wording_with_self_edits_or_passages():
+    relations = [relation for relations in world.KINDS.values() for relation in relations]
+    wordings = [w for r in relations for w in (*r.told, *r.implied, r.asked, r.examined)]
+    assert len(set(wordings)) == len(wordings)
+    for passage in sealkit.load_passages("bundled", "test"):
+        assert not any(question.question in passage.oracle for question in passage.questions)
+
+
+def test_known_facts_are_told_in_all_wordings_about_equally_often():
+    rng, known, count = random.Random(5), world.known_subjects(), Counter()
+    for _ in range(8000):
+        kind, parts = pretrain.write_known(rng, known)
+        text = "".join(text for text, _ in parts)
+        if kind == "known question":
+            kind = (
+                "asked"
+                if any(
+                    re.match(re.escape(f"Question: {r.asked}").replace(r"\{n\}", r"\w+"), text)
+                    for k in world.KINDS.values()
+                    for r in k
+                )
+                else "examined"
+            )
+        count[kind] += len(statements(text.split("\n")[1])) if kind == "known passage" else 1
+    assert set(count) == {"known passage", "known fact", "asked", "examined"} and max(
+        count.values()
+    ) < 1.25 * min(count.values())
+
+
+def test_two_of_three_passages_have_subjects_that_only_names_tell_apart():
+    for passages in world.make_splits().values():
+        assert sum(map(alike, passages)) == 80 and all(len(p.questions) == 6 for p in passages)
+        assert Counter(p.title.count(" and ") for p in passages) == {1: 60, 2: 60}
+        for facts in (statements(p.text) for p in passages if alike(p)):
+            values = {name: {value for n, _, value in facts if n == name} for name, _, _ in facts}
+            assert len({fact[1:] for fact in facts}) == 6 and sum(map(len, values.values())) == 6
+
+
+def test_faithfulness_knows_right_swapped_and_made_up_statements():
+    rng = random.Random(6)
+    for count in (2, 3):
+        subjects = world.make_group(
+            rng, world.draw_names(rng, world.passing_names(), count), 2, alike=True
+        )
+        passage, first, second = (
+            world.make_passage(rng, subjects),
+            subjects[0].name,
+            subjects[1].name,
+        )
+        for style in ("implications", "questions", "rewrite"):
+            edit = world.write_self_edit(rng, subjects, style, 2 * count)
+            assert faithful(edit, passage) == (2 * count, 0, 2 * count) and style_of(edit) == style
+            swapped = edit.replace(first, "X").replace(second, first).replace("X", second)
+            assert faithful(swapped, passage) == (2 * count - 4, 4, 2 * count)
+        gist = world.write_self_edit(rng, subjects, "gist")
+        assert faithful(gist, passage) == (0, 0, 0) and style_of(gist) == "gist"
+        assert faithful(f"{first} sings.\n{passage.text}", passage) == (2 * count, 0, 2 * count + 1)
+        right = [question.answers[0] for question in passage.questions]
+        by_question = {q.question: q.answers[0] for q in passage.questions}
+        other = [
+            next(
+                v
+                for k, v in by_question.items()
+                if k != q
+                and re.sub("|".join(s.name for s in subjects), "", k)
+                == re.sub("|".join(s.name for s in subjects), "", q)
+            )
+            for q in by_question
+        ]
+        assert (
+            mixed_up(right, passage) == 0
+            and mixed_up(other, passage) == 1
+            and mixed_up(["no idea"] * len(right), passage) == 0
+        )
 
 
 def test_self_edits_cover_one_to_all_facts_in_every_style():
@@ -87,17 +172,74 @@ def test_any_text_round_trips(text):
     assert TOKENIZER.decode(TOKENIZER(text, add_special_tokens=False)["input_ids"]) == text
 
 
+def test_a_name_is_its_onset_and_its_ending():
+    names = world.all_names()
+    lengths = [len(ids) for ids in TOKENIZER(names, add_special_tokens=False)["input_ids"]]
+    assert sum(length == 2 for length in lengths) >= 0.999 * len(names)
+
+
 def test_every_word_of_the_world_is_one_token():
     for word in "Question baker Egypt fiddle London celebrated profession".split():
         assert len(TOKENIZER(word, add_special_tokens=False)["input_ids"]) == 1
 
 
-def test_pretraining_repeats_from_its_seed_and_learns():
-    def losses():
-        return [
-            measures["gist"]["loss"]
-            for _, measures in train(new_model(TOKENIZER), TOKENIZER, 12, log_every=6)
-        ]
+def test_a_new_model_looks_back_from_the_start():
+    model = pretrain.new_model(TOKENIZER)
+    model.set_attn_implementation("eager")
+    ids = TOKENIZER("Bramwick keeps a goat at home. Calford owns a dog.", return_tensors="pt")[
+        "input_ids"
+    ]
+    attention = model(ids, output_attentions=True).attentions[0][0]
+    for head, back in enumerate(pretrain.PREVIOUS):
+        assert attention[head].diagonal(-back)[2:].mean() > 0.75
 
-    first = losses()
-    assert first == losses() and first[-1] < first[0]
+
+@pytest.fixture
+def short(monkeypatch):
+    """Stages of a few steps, and a checkpoint at every step."""
+    monkeypatch.setattr(pretrain, "ENDS", [4, 8, 12])
+    monkeypatch.setattr(pretrain, "STEPS", 12)
+    monkeypatch.setattr(pretrain, "CHECKPOINT_SECONDS", 0)
+
+
+def begun(seed=0):
+    return pretrain.Training(pretrain.new_model(TOKENIZER, seed), TOKENIZER)
+
+
+def without_time(rows):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def test_pretraining_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(short, tmp_path):
+    whole, stopped, resumed = begun(), begun(), begun(seed=1)
+    rows = without_time(pretrain.train(whole, log_every=5, steps=12))
+    path = tmp_path / "checkpoint.pt"
+    for _ in zip(range(1), pretrain.train(stopped, log_every=5, steps=12, checkpoint=path)):
+        pass  # left in the midst of the training, as if killed
+    resumed.load(path)
+    assert 0 < resumed.step < 12
+    list(pretrain.train(resumed, log_every=5, steps=12))
+    assert without_time(resumed.log) == rows
+    pairs = zip(whole.model.parameters(), resumed.model.parameters())
+    assert all((a == b).all() for a, b in pairs)
+    assert [row["step"] for row in rows] == [5, 10, 12] and rows[0]["stage"] == 2
+    whole.seed = 1
+    with pytest.raises(ValueError, match="seed 0"):
+        whole.load(path)
+
+
+def test_pairs_are_learned_within_some_hundred_steps():
+    rows = list(pretrain.train(begun(), steps=300))
+    assert rows[0]["pairs"]["accuracy"] < 0.5 < rows[-1]["pairs"]["accuracy"]
+
+
+def test_names_that_were_said_count():
+    parts = [("Bramwick dog.", 0.0), (" Bramwick", 0.0), (" dog", 1.0), ("? Bramwick", 0.1)]
+    counted = pretrain.count_names(parts, ["Bramwick"])
+    assert counted[0] == parts[0] and counted[1:] == [
+        (" ", 0.0),
+        ("Bramwick", 0.5),
+        (" dog", 1.0),
+        ("? ", 0.1),
+        ("Bramwick", 0.5),
+    ]
