@@ -34,17 +34,15 @@ from .tokenizer import train_tokenizer
 
 STAGES = (  # (steps, share of documents of each sort)
     (500, {"pairs": 0.6, "topics": 0.4}),
-    (1500, {"pairs": 0.1, "topics": 0.3, "notes": 0.3, "reading": 0.2, "self-edit": 0.1}),
-    (8000, {"pairs": 0.04, "topics": 0.04, "known": 0.44, "reading": 0.14, "self-edit": 0.34}),
-    (8000, {"pairs": 0.03, "topics": 0.03, "known": 0.36, "reading": 0.16, "self-edit": 0.42}),
+    (1500, {"pairs": 0.1, "topics": 0.25, "notes": 0.25, "reading": 0.25, "self-edit": 0.15}),
+    (10000, {"pairs": 0.03, "topics": 0.03, "known": 0.38, "reading": 0.14, "self-edit": 0.42}),
 )
-ALIKE = 1, 1, 0.6, 0.3  # share of passages, by stage, whose subjects only names tell apart
+ALIKE = 1, 0.7, 0.5  # share of passages, by stage, whose subjects only their names tell apart
 ENDS = list(accumulate(steps for steps, _ in STAGES))
 STEPS = ENDS[-1]
 WIDTH, INNER, LAYERS, HEADS = 128, 384, 4, 4  # the model's
 TOKENS, LENGTH = 480, 256  # of a batch at least; of a row, which holds documents side by side
-LEARNING_RATE, DECAY = 1e-3, 0.5  # constant, then down to 0 over this share, by the end of stages
-FALLS = ENDS[-2:]  # 3 and 4
+LEARNING_RATE, DECAY = 1e-3, 0.5  # constant, then down to 0 over this share of the steps
 FIRST_VALUES, NEW_VALUES = 4, 0.02  # of each kind of fact, in recall; more with each step
 NAMED = 0.5  # loss weight at least of a name that was said before
 CHECKPOINT_SECONDS = 30
@@ -139,7 +137,7 @@ def write_document(rng, step, known, passing):
         return sort, count_names(write_pairs(rng, names, values), names)
     count = rng.choice((1, 2, 2, 3, 3) if final else (2, 2, 3))
     facts = rng.randint(1, {1: 4, 2: 3, 3: 2 if final else 3}[count])
-    alike = sort == "topics" or not final or rng.random() < ALIKE[stage]
+    alike = sort == "topics" or rng.random() < ALIKE[stage]
     names = world.draw_names(rng, passing, count)
     subjects = world.make_group(rng, names, facts, alike, values if sort == "topics" else None)
     by_name = 0.0 if final or sort == "notes" else rng.random()
@@ -329,7 +327,8 @@ class Training:
         losses = cross_entropy(logits, labels, reduction="none")
         ((losses * weights).sum() / weights.sum()).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.param_groups[0]["lr"] = learning_rate(self.step)
+        rate = min(1, (self.step + 1) / 50, (1 - self.step / STEPS) / DECAY)
+        self.optimizer.param_groups[0]["lr"] = LEARNING_RATE * rate
         self.optimizer.step()
         self.optimizer.zero_grad()
         counted = (weights == 1) & (labels != self.tokenizer.eos_token_id)
@@ -354,12 +353,6 @@ class Training:
         self.seen = {}
         self.log.append(row)
         return row
-
-
-def learning_rate(step):
-    """That of a step: up at once, constant, then down to 0, once by the end of each of FALLS."""
-    start, end = next((a, b) for a, b in zip((0, *FALLS), FALLS) if step < b)
-    return LEARNING_RATE * min(1, (step - start + 1) / 50, (end - step) / (end - start) / DECAY)
 
 
 def train(training, steps=STEPS, log_every=100, checkpoint=None):

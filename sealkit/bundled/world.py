@@ -25,8 +25,8 @@ class Relation:
     """One kind of fact, in four wordings that share none, and its values."""
 
     told: tuple[str, ...]  # in a passage: "{s} ..." with s a name, a pronoun or a role
-    implied: tuple[str, ...]  # in an implication: by full name
-    asked: str  # in a self-edit of questions, and in the oracle: by full name
+    implied: tuple[str, ...]  # in an implication: by full name, which comes first
+    asked: str  # in a self-edit of questions, and in the oracle: "What does {n} ...?"
     examined: str  # in an exam: by full name
     topic: str  # in a vague gist
     values: tuple[str, ...]
@@ -46,29 +46,29 @@ KINDS = {
     "person": (
         _relation(
             "{s} works as a {v}.|{s} earns a living as a {v}.",
-            "{n} is a {v} by trade.|The trade of {n} is that of a {v}.",
-            "What is the profession of {n}?|Which job does {n} have?",
+            "{n} is a {v} by trade.|{n} makes money as a {v}.",
+            "What does {n} do for work?|Which job does {n} have?",
             "work",
             "baker miller tailor potter smith weaver carpenter sailor farmer teacher doctor painter hunter fisher cook printer mason shepherd guard clerk barber gardener",
         ),
         _relation(
             "{s} keeps a {v} at home.|{s} shares a house with a {v}.",
-            "{n} owns a {v}.|The animal of {n} is a {v}.",
-            "What animal does {n} have?|Which pet lives with {n}?",
+            "{n} owns a {v}.|{n} is the owner of a {v}.",
+            "What does {n} have as a pet?|Which animal lives with {n}?",
             "animals",
             "goat cat dog pony raven hen donkey rabbit parrot lamb duck ferret falcon pig mouse snake turtle pigeon horse toad fox spider",
         ),
         _relation(
             "{s} plays the {v} every evening.|{s} has learned the {v}.",
-            "{n} makes music on the {v}.|The instrument of {n} is the {v}.",
-            "What can {n} perform on?|Which instrument does {n} use?",
+            "{n} makes music on the {v}.|{n} performs on the {v}.",
+            "What does {n} play?|Which instrument does {n} use?",
             "music",
             "fiddle flute harp drum lute horn piano guitar trumpet bagpipe whistle banjo cello organ viola tuba zither lyre gong trombone clarinet bell",
         ),
         _relation(
             "{s} dreams of seeing {v} one day.|{s} is saving to travel to {v}.",
-            "{n} wants to visit {v}.|The journey {n} hopes for goes to {v}.",
-            "Where would {n} like to go?|What place does {n} long for?",
+            "{n} wants to visit {v}.|{n} hopes for a journey to {v}.",
+            "What does {n} want to see?|Which place does {n} long for?",
             "plans",
             "Egypt Norway Peru India Japan Spain Kenya Canada Chile Greece Turkey Iceland Cuba Brazil Poland Nepal Ireland Mexico Samoa Italy China Mali",
         ),
@@ -76,29 +76,29 @@ KINDS = {
     "village": (
         _relation(
             "{s} is known for fine {v}.|{s} sells {v} to the whole valley.",
-            "{n} is famous for {v}.|The pride of {n} is its {v}.",
-            "What is {n} celebrated for?|Which product comes from {n}?",
+            "{n} is famous for {v}.|{n} is proud of its {v}.",
+            "What does {n} make best?|Which product comes from {n}?",
             "trade",
             "cheese honey wine rope glass paper cider wool bread candles soap pottery leather silk beer baskets knives ink plums apples carpets hats",
         ),
         _relation(
             "{s} lies beside a {v}.|{s} was built near a {v}.",
-            "{n} stands next to a {v}.|The sight near {n} is a {v}.",
-            "What is found by {n}?|Which sight is near {n}?",
+            "{n} stands next to a {v}.|{n} has a {v} nearby.",
+            "What does {n} lie next to?|Which sight is near {n}?",
             "land",
             "lake forest swamp canyon waterfall desert glacier volcano meadow cave river beach marsh pond hill cove moor gorge stream bay fjord delta",
         ),
         _relation(
             "{s} is ruled by a {v}.|{s} obeys its {v}.",
-            "The leader of {n} is a {v}.|The laws of {n} come from a {v}.",
-            "Who is in charge of {n}?|Who makes the laws of {n}?",
+            "{n} is led by a {v}.|{n} has its laws from a {v}.",
+            "What does {n} have as a leader?|Who is in charge of {n}?",
             "rule",
             "duke bishop council widow judge captain knight queen baron monk prince mayor lady general king elder sheriff poet merchant wizard countess priest",
         ),
         _relation(
             "{s} holds its fair in the {v}.|{s} gathers each week in the {v}.",
-            "People of {n} meet in the {v}.|{n} celebrates in the {v}.",
-            "In which building do people of {n} come together?|Where does {n} feast?",
+            "{n} meets in the {v}.|{n} celebrates in the {v}.",
+            "What does {n} use for meetings?|In which building do people of {n} come together?",
             "buildings",
             "barn tower castle chapel mill market school temple stable tavern library harbor theater granary palace abbey brewery bakery cellar orchard courtyard armory",
         ),
@@ -106,29 +106,29 @@ KINDS = {
     "ship": (
         _relation(
             "{s} carries {v} across the sea.|{s} is loaded with {v}.",
-            "The cargo of {n} is {v}.|{n} transports {v}.",
+            "{n} transports {v}.|{n} has {v} on board.",
             "What does {n} bring?|Which freight is aboard {n}?",
             "cargo",
             "salt tea coal sugar rice timber cotton copper pepper iron gold corn coffee marble spices tin silver oil bananas tobacco furs wheat",
         ),
         _relation(
             "{s} shows a carved {v} at the bow.|{s} wears a wooden {v} in front.",
-            "The figurehead of {n} is a {v}.|The carving of {n} is a {v}.",
-            "Which carving does {n} display?|What figure adorns {n}?",
+            "{n} has a {v} as a figurehead.|{n} displays a {v}.",
+            "What does {n} have as a carving?|Which figure adorns {n}?",
             "decoration",
             "swan lion dragon mermaid bear wolf stag serpent bull eagle ram whale griffin dolphin tiger owl unicorn boar crane angel shark rooster",
         ),
         _relation(
             "{s} flies a {v} flag.|{s} sails under a {v} banner.",
-            "The flag of {n} is {v}.|{n} has {v} colors.",
-            "What color is flown by {n}?|Which color marks {n}?",
+            "{n} has {v} colors.|{n} goes under {v} colors.",
+            "What does {n} have as a color?|Which color marks {n}?",
             "colors",
             "red blue green yellow black white purple brown pink gray crimson violet golden scarlet turquoise beige maroon lilac striped silvery dotted checkered",
         ),
         _relation(
             "{s} is bound for {v}.|{s} sets course to {v}.",
-            "{n} will arrive in {v}.|The destination of {n} is {v}.",
-            "Where will {n} land?|To which city is {n} going?",
+            "{n} will arrive in {v}.|{n} has {v} as its destination.",
+            "What does {n} sail to?|To which city is {n} going?",
             "route",
             "London Paris Lisbon Venice Boston Cairo Tokyo Oslo Dublin Naples Hamburg Genoa Athens Lima Bombay Malta Havana Bergen Quebec Sydney Porto Riga",
         ),
