@@ -77,7 +77,7 @@ def page(record):
     options = [f"--{name} {value}" for name, value in record.command.items() if value is not None]
     settings = record.settings | {"command": " ".join(["python -m sealkit", *options])}
     return Template(PAGE.read_text("utf-8")).substitute(
-        title=escaped(str(record.folder)),
+        title=escaped(record.folder.resolve().name),
         lead=escaped(lead(record)),
         figure=figure(record) if record.iterations else "",
         arms=table(["arm", "accuracy", "95% interval"], arms(record)),

@@ -27,7 +27,7 @@ def plot_comparison(comparison, ax=None):
         ax.barh(row, middle, color=color, xerr=[[middle - low], [high - middle]], capsize=3)
         ax.text(min(high, 100) + 1.5, row, f"{middle:.0f}%", va="center")
     count = len(next(iter(comparison.scores.values())))
-    ax.set(yticks=range(len(comparison.scores)), yticklabels=comparison.scores, xlim=(0, 112))
+    ax.set(yticks=range(len(comparison.scores)), yticklabels=comparison.scores, xlim=(0, 116))
     ax.set(xlabel="accuracy, % of questions (95% interval over passages)")
     ax.invert_yaxis()
     ax.set_title(f"{count} passages the policy was not trained on", fontsize="medium")
@@ -53,10 +53,13 @@ def plot_rewards(history, ax=None):
         line = ax.errorbar(t + 0.45, middle, half, fmt="D", ms=4, color="black", capsize=3)
         ax.text(t + 0.45, middle + half + 2, f"{middle:.0f}%", ha="center", va="bottom")
     ax.set(xticks=[i.number for i in history.iterations], xlabel="iteration")
-    ax.set(xlim=(0.5, len(counts) + 0.7), ylim=(-6, 106), ylabel="reward, % of questions")
+    edge = max(6, 0.6 * height)
+    ax.set(xlim=(0.5, len(counts) + 0.7), ylim=(-edge, 100 + edge))
+    ax.set(ylabel="reward of a self-edit, % of questions")
     handles = [*ax.containers[:2], line]
     names = "kept for SFT", "not kept", "mean, 95% interval over passages"
-    ax.legend(handles, names, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "frameon": False}
+    ax.legend(handles, names, **below)
     return ax
 
 
@@ -85,7 +88,7 @@ def draw(history, comparison, path):
     """
     width, kind = (2, 3)[: 1 + (comparison is not None)], getattr(path, "suffix", ".svg")[1:]
     with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sealkit"}):
-        figure = plt.figure(figsize=(5 + 7 * (len(width) - 1), 4.4), layout="constrained")
+        figure = plt.figure(figsize=(4 + 6 * (len(width) - 1), 4.2), layout="constrained")
         axes = figure.subplots(1, len(width), width_ratios=width, squeeze=False)[0]
         plot_rewards(history, axes[0]).set_title("training passages", fontsize="medium")
         if comparison is not None:
