@@ -1,4 +1,4 @@
-"""python -m sealkit: SEAL, from 4-bit loading to a table of arms on held-out passages."""
+"""SEAL, from loading a model in 4 bits to a table of arms on held-out passages."""
 
 import argparse
 import os
@@ -18,6 +18,7 @@ from .loading import VARIABLE, weight_bytes
 from .memo import RunError, failing, write_json, write_whole
 from .outer_loop import memo_of, seal
 from .page import in_terminal, rows, wrapped, write_page
+from .picture import write_picture
 from .policy import Policy, attach_policy
 from .record import BEFORE, note_command, read_record, styles_of
 from .report import draw, row, row_head
@@ -39,6 +40,7 @@ HELP = {
     "output": "the run's folder; one that holds it already goes on (default: the next runs/N)",
     "show": "print and draw a past run, from its folder alone",
     "ask": "let the policy of a past run study a passage held out, and ask it questions",
+    "picture": "also write the drawing of the loop, an SVG, with texts of this run",
     "passage": "which of the passages held out (default: 1)",
 }
 EXAMPLES = """examples:
@@ -118,6 +120,9 @@ def arguments(words):
         other = others.add_parser(name, help=HELP[name], description=HELP[name])
         other.add_argument("folder", type=Path, help="the run's folder, such as runs/1")
         other.set_defaults(act=act)
+    others.choices["show"].add_argument(
+        "--picture", type=Path, metavar="FILE", help=HELP["picture"]
+    )
     other.add_argument("--passage", type=number, default=1, metavar="N", help=HELP["passage"])
     args = parser.parse_args(words)
     args.output = args.output or next(p for n in count(1) if not (p := Path(f"runs/{n}")).exists())
@@ -205,6 +210,8 @@ def show(args):
     record = read_record(args.folder)
     print("\n".join(rows(record)) if record.iterations else "No iteration is finished yet.")
     finish(args.folder, print)
+    if args.picture:
+        write_picture(record, args.picture)
 
 
 def finish(folder, tell):

@@ -154,4 +154,4 @@ def escaped(text):
 
 def visible(text):
     """Text with U+FFFD for control characters, which a model may write: they steer terminals."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", text)
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", text)

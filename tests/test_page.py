@@ -1,7 +1,9 @@
 """The page of a run: one file that needs nothing beside it, safe whatever a model wrote."""
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from matplotlib import pyplot
@@ -9,11 +11,13 @@ from matplotlib.container import BarContainer
 
 from sealkit import Comparison, Iteration, Passage, Question, RunError, Trial
 from sealkit.page import in_terminal, page, rows, wrapped, write_page
+from sealkit.picture import write_picture
 from sealkit.record import BEFORE, Record, read_record
 from sealkit.report import PALETTE, interval, plot_rewards, row, row_head
 from sealkit.tasks import knowledge
 
-NASTY = "</pre><script src='http://x.y/z.js'>alert(1)</script>\x00\x1b[31m\ud800 ✓ ${title} & $lead"
+NASTY = "</pre><script src='http://x.y/z.js'>1</script>\x00\x1b[31m\ud800\uffff ✓ ${title} & $lead"
+DRAWINGS = Path(__file__).parents[1] / "notebooks" / "images"
 VOID = "meta", "link", "br", "img", "hr", "input"
 
 
@@ -124,6 +128,43 @@ def test_a_folder_without_a_run_or_with_a_damaged_record_is_one_sentence(tmp_pat
     (tmp_path / "run.json").write_text("[1]")
     with pytest.raises(RunError, match="run.json: .*Put back a copy"):
         read_record(tmp_path)
+
+
+def check_drawing(path):
+    """An SVG that says in words what it shows, suits light and dark, and needs nothing else."""
+    source, tag = path.read_text("utf-8"), "{http://www.w3.org/2000/svg}"
+    root = ElementTree.fromstring(source)
+    title, told = (root.find(tag + name).text for name in ("title", "desc"))
+    assert root.get("role") == "img" and len(title) > 10 and len(told) > 60
+    assert (
+        "prefers-color-scheme: dark" in source and root.find(f"{tag}rect").get("class") == "ground"
+    )
+    assert "href" not in source and not re.search(r"url\((?!#)", source)
+    known = set(re.findall(r"\.([a-z]+)", root.find(f"{tag}style").text))
+    assert {name for node in root.iter() for name in node.get("class", "").split()} <= known
+    return root
+
+
+@pytest.mark.parametrize("path", sorted(DRAWINGS.glob("*.svg")), ids=lambda path: path.stem)
+def test_the_drawings_of_the_notebooks(path):
+    check_drawing(path)
+
+
+@pytest.mark.parametrize("text", ["It burns. " * 40, NASTY, ""])
+def test_the_picture_of_the_loop_is_filled_from_a_run(text, tmp_path):
+    record = made_up(text)
+    write_picture(record, tmp_path / "loop.svg")
+    root = check_drawing(tmp_path / "loop.svg")
+    told = "".join(root.itertext())
+    before, after = record.tried[BEFORE][0].reward, record.tried["after iteration 2"][0].reward
+    assert f"{before:.0%} right before RL, {after:.0%} after iteration 2" in told
+    assert after > before and "On all 4 passages" in told.replace("  ", " ")
+    assert {node.get("id") for node in root.iter()} >= {f"step-{n}" for n in range(1, 6)}
+
+
+def test_a_run_that_is_not_over_has_no_picture(tmp_path):
+    with pytest.raises(RunError, match="has compared no policies yet: let the run end"):
+        write_picture(made_up(iterations=0), tmp_path / "loop.svg")
 
 
 def test_the_figure_of_rewards_counts_every_self_edit_once():

@@ -32,6 +32,7 @@ ORDER = [  # each may import those before it
     "estimate",
     "record",
     "page",
+    "picture",
     "talk",
     "__main__",
 ]
