@@ -1,7 +1,10 @@
 """What a run looks like: its log, its rows, and its figures, which are drawn on a matplotlib Axes
 (or a new one)."""
 
+from base64 import b64encode
 from collections import Counter
+from dataclasses import dataclass
+from io import BytesIO
 from math import sqrt
 from statistics import mean, stdev
 
@@ -79,6 +82,31 @@ def interval(iteration):
     """(mean, half-width of its 95% interval over passages) of the rewards, in %."""
     means = [100 * mean(trial.reward for trial in own) for own in iteration.trials]
     return mean(means), 1.96 * stdev(means) / sqrt(len(means)) if len(means) > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Described:
+    """A figure as PNG, with a text for those who do not see it; a notebook shows both."""
+
+    png: bytes
+    text: str
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        data = {"image/png": b64encode(self.png).decode("ascii"), "text/plain": self.text}
+        return data, {"image/png": {"alt": self.text}}
+
+
+def describe(figure, text):
+    """Close a matplotlib Figure (or that of an Axes) and show it with an alternative text.
+
+    To stand last in a notebook's cell. Raises ValueError for a text too short to tell anything.
+    """
+    if len(text) < 30:
+        raise ValueError(f"{text!r} does not tell what the figure shows: say it in a sentence.")
+    figure, file = getattr(figure, "figure", figure), BytesIO()
+    figure.savefig(file, format="png", dpi=100, bbox_inches="tight")
+    plt.close(figure)
+    return Described(file.getvalue(), text)
 
 
 def draw(history, comparison, path):

@@ -1,6 +1,7 @@
 """The page of a run: one file that needs nothing beside it, safe whatever a model wrote."""
 
 import re
+from base64 import b64decode
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,7 +14,7 @@ from sealkit import Comparison, Iteration, Passage, Question, RunError, Trial
 from sealkit.page import in_terminal, page, rows, wrapped, write_page
 from sealkit.picture import write_picture
 from sealkit.record import BEFORE, Record, read_record
-from sealkit.report import PALETTE, interval, plot_rewards, row, row_head
+from sealkit.report import PALETTE, describe, interval, plot_rewards, row, row_head
 from sealkit.tasks import knowledge
 
 NASTY = "</pre><script src='http://x.y/z.js'>1</script>\x00\x1b[31m\ud800\uffff ✓ ${title} & $lead"
@@ -177,6 +178,16 @@ def test_the_figure_of_rewards_counts_every_self_edit_once():
     middle, half = interval(record.iterations[0])
     assert 0 < middle < 100 and half > 0 and left < 1 < right
     pyplot.close("all")
+
+
+def test_a_described_figure_is_shown_once_with_its_text():
+    figure, axes = pyplot.subplots()
+    shown = describe(axes, "Nothing is drawn on these axes, from 0 to 1.")
+    data, about = shown._repr_mimebundle_()
+    assert data["text/plain"] == about["image/png"]["alt"] == shown.text
+    assert b64decode(data["image/png"]).startswith(b"\x89PNG") and not pyplot.get_fignums()
+    with pytest.raises(ValueError, match="does not tell what the figure shows"):
+        describe(figure, "A figure.")
 
 
 def lightness(color):
