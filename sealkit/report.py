@@ -26,7 +26,8 @@ def plot_comparison(comparison, ax=None):
     ax = ax or plt.subplots(figsize=(7, height), layout="constrained")[1]
     for row, arm in enumerate(comparison.scores):
         middle, low, high = (100 * value for value in comparison.accuracy(arm))
-        color = BLUE if "before RL" in arm or "iteration" in arm else GRAY
+        own = any(word in arm for word in ("before RL", "iteration", "self-edit"))
+        color = BLUE if own else GRAY
         ax.barh(row, middle, color=color, xerr=[[middle - low], [high - middle]], capsize=3)
         ax.text(min(high, 100) + 1.5, row, f"{middle:.0f}%", va="center")
     count = len(next(iter(comparison.scores.values())))
