@@ -215,12 +215,14 @@ def test_a_fork_is_stamped_by_one_command(tmp_path):
     spec = importlib.util.spec_from_file_location("stamp", ROOT / "notebooks" / "stamp.py")
     stamp = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(stamp)
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    for folder in ("notebooks", ".github"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     for name in ("README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     files = [
         tmp_path / "README.md",
         tmp_path / "pyproject.toml",
+        tmp_path / ".github" / "CITATION.cff",
         *(tmp_path / "notebooks").glob("*.ipynb"),
     ]
     before = {path: path.read_text("utf-8") for path in files}
