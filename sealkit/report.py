@@ -50,12 +50,12 @@ def plot_rewards(history, ax=None):
     height = 0.7 * min([b - a for a, b in zip(levels, levels[1:])], default=10)
     for iteration, one in zip(history.iterations, counts):
         left, t = iteration.number - 0.42, iteration.number
-        kept, others = ([0.84 * one[level, k] / most for level in levels] for k in (1, 0))
+        kept, others = ([0.72 * one[level, k] / most for level in levels] for k in (1, 0))
         ax.barh(levels, kept, height, left, color=BLUE, label="kept for SFT")
         ax.barh(levels, others, height, [left + w for w in kept], color=LIGHT, label="not kept")
         middle, half = interval(iteration)
-        line = ax.errorbar(t + 0.45, middle, half, fmt="D", ms=4, color="black", capsize=3)
-        ax.text(t + 0.45, middle + half + 2, f"{middle:.0f}%", ha="center", va="bottom")
+        line = ax.errorbar(t + 0.41, middle, half, fmt="D", ms=4, color="black", capsize=3)
+        ax.text(t + 0.41, middle + half + 2, f"{middle:.0f}%", ha="center", va="bottom")
     ax.set(xticks=[i.number for i in history.iterations], xlabel="iteration")
     edge = max(6, 0.6 * height)
     ax.set(xlim=(0.5, len(counts) + 0.7), ylim=(-edge, 100 + edge))

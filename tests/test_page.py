@@ -174,7 +174,7 @@ def test_the_figure_of_rewards_counts_every_self_edit_once():
     left, right = axes.get_xlim()
     bars = [one for one in axes.containers if isinstance(one, BarContainer)]
     widths = [bar.get_width() for one in bars for bar in one]
-    assert sum(widths) == pytest.approx(2 * 8 * 0.84 / 3)  # 8 self-edits, at most 3 a level
+    assert sum(widths) == pytest.approx(2 * 8 * 0.72 / 3)  # 8 self-edits, at most 3 a level
     middle, half = interval(record.iterations[0])
     assert 0 < middle < 100 and half > 0 and left < 1 < right
     pyplot.close("all")
