@@ -3,6 +3,7 @@
 import html
 import io
 import re
+import shlex
 import textwrap
 from pathlib import Path
 from string import Template
@@ -74,8 +75,7 @@ def write_page(record, path):
 
 def page(record):
     """The page of a Record: str. All text of passages, models and settings is escaped."""
-    options = [f"--{name} {value}" for name, value in record.command.items() if value is not None]
-    settings = record.settings | {"command": " ".join(["python -m sealkit", *options])}
+    settings = record.settings | {"command": command_of(record)}
     return Template(PAGE.read_text("utf-8")).substitute(
         title=escaped(record.folder.resolve().name),
         lead=escaped(lead(record)),
@@ -87,6 +87,14 @@ def page(record):
         settings=table(["setting", "value"], settings.items()),
         machine=table(["machine", "value"], record.machine.items()),
     )
+
+
+def command_of(record):
+    """The command line that made a run, as far as its folder tells."""
+    unsaid = None, False
+    given = {n: v for n, v in record.command.items() if not any(v is one for one in unsaid)}
+    words = [[f"--{name}", str(value)][: 1 + (value is not True)] for name, value in given.items()]
+    return shlex.join(["python", "-m", "sealkit", *sum(words, [])]) if given else "run_seal"
 
 
 def lead(record):

@@ -40,7 +40,7 @@ class Record:
 
     def styles(self, iteration):
         """{style: number of self-edits of an iteration}, or None where the task can't tell."""
-        if self.settings["task"] != knowledge.__name__ or not self.train:
+        if self.settings.get("task") != knowledge.__name__ or not self.train:
             return None
         return styles_of(iteration, self.train)
 

@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64decode
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,7 +12,7 @@ from matplotlib import pyplot
 from matplotlib.container import BarContainer
 
 from sealkit import Comparison, Iteration, Passage, Question, RunError, Trial
-from sealkit.page import in_terminal, page, rows, wrapped, write_page
+from sealkit.page import command_of, in_terminal, page, rows, wrapped, write_page
 from sealkit.picture import write_picture
 from sealkit.record import BEFORE, Record, read_record
 from sealkit.report import PALETTE, describe, interval, plot_rewards, row, row_head
@@ -94,6 +95,14 @@ def test_the_page_is_whole_and_fetches_nothing(text, iterations, tmp_path):
         assert parser.text.count("before RL: reward") == 3
         for part in ("points", "seed", "torch", f"after iteration {iterations}"):
             assert part in parser.text
+
+
+def test_the_page_names_the_command_that_made_the_run():
+    command = {"model": "a b", "data": None, "seed": 0, "styles": True}
+    record = replace(made_up(), command=command)
+    assert command_of(record) == "python -m sealkit --model 'a b' --seed 0 --styles"
+    assert command_of(replace(record, command={})) == "run_seal"
+    assert "--seed 0 --styles" in page(record)
 
 
 def test_the_same_record_gives_the_same_page():
