@@ -13,7 +13,7 @@ from matplotlib.container import BarContainer
 
 from sealkit import Comparison, Iteration, Passage, Question, RunError, Trial
 from sealkit.page import command_of, in_terminal, page, rows, wrapped, write_page
-from sealkit.picture import write_picture
+from sealkit.picture import LOOP, write_picture
 from sealkit.record import BEFORE, Record, read_record
 from sealkit.report import PALETTE, describe, interval, plot_rewards, row, row_head
 from sealkit.tasks import knowledge
@@ -158,6 +158,14 @@ def check_drawing(path):
 @pytest.mark.parametrize("path", sorted(DRAWINGS.glob("*.svg")), ids=lambda path: path.stem)
 def test_the_drawings_of_the_notebooks(path):
     check_drawing(path)
+
+
+def test_the_committed_picture_of_the_loop_is_of_the_present_drawing():
+    """If not: python -m sealkit show runs/1 --picture notebooks/images/loop.svg"""
+    parts = re.split(r"\$\w+", LOOP.read_text("utf-8"))
+    drawn = (DRAWINGS / "loop.svg").read_text("utf-8")
+    places = [drawn.find(part) for part in parts]
+    assert -1 not in places and places == sorted(places)
 
 
 @pytest.mark.parametrize("text", ["It burns. " * 40, NASTY, ""])
