@@ -1,8 +1,8 @@
 """python notebooks/stamp.py [https://github.com/OWNER/REPOSITORY]
 
 Writes the repository's address into the badges and the set-up cells of all notebooks,
-and into the README. The address lives in pyproject.toml, under [project.urls]; given as
-an argument, it is changed there first. For a fork.
+into the README and into CITATION.cff. The address lives in pyproject.toml, under
+[project.urls]; given as an argument, it is changed there first. For a fork.
 """
 
 import re
@@ -12,6 +12,7 @@ from pathlib import Path
 ADDRESS = r"https://github\.com/([\w.-]+/[\w.-]+)"
 HOSTS = (
     r"colab\.research\.google\.com/github|mybinder\.org/v2/gh|git\+https://github\.com"
+    r'|repository-code: "https://github\.com'
 )
 LINKS = rf"((?:{HOSTS})/)[\w.-]+/[\w.-]+"
 LINE = rf'(?m)^Repository = "{ADDRESS}"$'
@@ -33,7 +34,8 @@ def stamp(root, address=None):
         text = re.sub(LINE, f'Repository = "{address}"', text)
         project.write_text(text, "utf-8")
     repository = re.search(LINE, text)[1]
-    for path in (root / "README.md", *sorted((root / "notebooks").rglob("*.ipynb"))):
+    pages = root / "README.md", root / ".github" / "CITATION.cff"
+    for path in (*pages, *sorted((root / "notebooks").rglob("*.ipynb"))):
         stamped = re.sub(LINKS, rf"\g<1>{repository}", path.read_text("utf-8"))
         path.write_text(stamped, "utf-8")
     return repository

@@ -1,23 +1,28 @@
-"""python -m sealkit: SEAL, from loading in 4 bits to the table of arms on passages held out."""
+"""SEAL, from loading a model in 4 bits to a table of arms on held-out passages."""
 
 import argparse
+import os
+import re
 import shlex
 import sys
 import time
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import matplotlib
-import matplotlib.pyplot as plt
 import torch
 
 from . import can_read, compare, environment, estimate_run, load_passages, load_quantized
 from .api import recipe_of
-from .loading import weight_bytes
-from .memo import RunError, write_json
-from .outer_loop import History, memo_of, seal
+from .loading import VARIABLE, weight_bytes
+from .memo import RunError, failing, write_json, write_whole
+from .outer_loop import memo_of, seal
+from .page import in_terminal, rows, wrapped, write_page
+from .picture import write_picture
 from .policy import Policy, attach_policy
-from .report import excerpt, plot_comparison, plot_rewards
+from .record import BEFORE, note_command, read_record, styles_of
+from .report import draw, row, row_head
+from .talk import talk
 from .tasks import knowledge
 from .tasks.passages import source_for
 
@@ -31,12 +36,28 @@ HELP = {
     "passages": "training passages, at most (default: 40)",
     "held-out": "test passages of the table, at most (default: 60)",
     "styles": "add an arm for each single style of prompt, without RL",
+    "verbose": "print what log.txt holds too: a line for each self-edit",
     "output": "the run's folder; one that holds it already goes on (default: the next runs/N)",
+    "show": "print and draw a past run, from its folder alone",
+    "ask": "let the policy of a past run study a passage held out, and ask it questions",
+    "picture": "also write the drawing of the loop, an SVG, with texts of this run",
+    "passage": "which of the passages held out (default: 1)",
 }
+EXAMPLES = """examples:
+  python -m sealkit                         the bundled model on its own world
+  python -m sealkit --held-out 120 --styles --seed 1
+  python -m sealkit --output runs/1 --iterations 3       go on with runs/1
+  python -m sealkit --data mine.jsonl --passages 20
+  python -m sealkit --model mistralai/Mistral-7B-v0.1    a GPU of 14 GiB, SQuAD
+  python -m sealkit show runs/1
+  python -m sealkit ask runs/1 --passage 2
+"""
 OUT_OF_MEMORY = (
     "memory ran out, even with one self-edit at a time: free the GPU of other programs, or take a "
     "smaller model with --model. What was finished is kept."
 )
+OPTIONS = {"k": "--self-edits", "seed": "--seed", "model": "--model"}
+OPTIONS |= {"items": "what --data and --passages give"}  # as `differences` names them
 
 
 class SetupError(Exception):
@@ -45,14 +66,18 @@ class SetupError(Exception):
 
 def main(words=None):
     """The command line; returns the exit status: 2 and one sentence on stderr for bad input."""
+    matplotlib.use("Agg")
     args, status = arguments(words), 2
     try:
-        return run(args)
+        return args.act(args)
     except torch.OutOfMemoryError:
         said = OUT_OF_MEMORY
     except (ValueError, OSError, SetupError, RunError, FloatingPointError) as error:
-        said = error
+        named = rf"(?<=[(;] |.\()\b({'|'.join(OPTIONS)})(?= is .* there and )"
+        said = re.sub(named, lambda found: OPTIONS[found[1]], str(error))
     except KeyboardInterrupt:
+        if args.act is not run:
+            return 130
         again = ["python", "-m", "sealkit", *(sys.argv[1:] if words is None else words)]
         again += [] if "--output" in " ".join(again) else ["--output", str(args.output)]
         status, said = 130, f"nothing that was finished is lost; to go on: {shlex.join(again)}"
@@ -60,86 +85,150 @@ def main(words=None):
     return status
 
 
+def number(text):
+    """A whole number from 1 on, or argparse's error."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
+def source(text):
+    """Where passages come from, or argparse's error."""
+    if text not in ("bundled", "squad") and not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text!r}")
+    return text
+
+
 def arguments(words):
-    """The command line, parsed: numbers that make no run are refused before anything is loaded."""
-
-    def number(text):
-        if not text.isdecimal() or int(text) < 1:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
-        return int(text)
-
-    parser = argparse.ArgumentParser(prog="python -m sealkit", description=__doc__)
+    """The command line, parsed: what makes no run is refused, the first such word first."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m sealkit", description=__doc__, epilog=EXAMPLES, formatter_class=raw
+    )
+    parser.set_defaults(act=run)
     parser.add_argument("--model", help=HELP["model"])
-    parser.add_argument("--data", metavar="squad|FILE", help=HELP["data"])
+    parser.add_argument("--data", type=source, metavar="squad|FILE", help=HELP["data"])
     parser.add_argument("--seed", type=int, default=0, help=HELP["seed"])
     sizes = {"iterations": 2, "self-edits": 5, "passages": 40, "held-out": 60}
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=number, default=default, metavar="N", help=HELP[name])
     parser.add_argument("--styles", action="store_true", help=HELP["styles"])
+    parser.add_argument("--verbose", action="store_true", help=HELP["verbose"])
     parser.add_argument("--output", type=Path, help=HELP["output"])
+    others = parser.add_subparsers(title="past runs", metavar="show|ask")
+    for name, act in {"show": show, "ask": ask}.items():
+        other = others.add_parser(name, help=HELP[name], description=HELP[name])
+        other.add_argument("folder", type=Path, help="the run's folder, such as runs/1")
+        other.set_defaults(act=act)
+    others.choices["show"].add_argument(
+        "--picture", type=Path, metavar="FILE", help=HELP["picture"]
+    )
+    other.add_argument("--passage", type=number, default=1, metavar="N", help=HELP["passage"])
     args = parser.parse_args(words)
-    if args.data not in (None, "bundled", "squad") and not Path(args.data).is_file():
-        parser.error(f"argument --data: there is no file {args.data!r}")
-    free = (path for n in range(1, sys.maxsize) if not (path := Path("runs") / str(n)).exists())
-    args.output = args.output or next(free)
+    args.output = args.output or next(p for n in count(1) if not (p := Path(f"runs/{n}")).exists())
     return args
 
 
-def load(args):
-    """Model, tokenizer, passages to train on and to test on; prints what they are."""
+def load(args, tell):
+    """Model, tokenizer, passages to train on and to test on; tells what they are."""
     try:
         model, tokenizer = load_quantized(args.model)
-        data = args.data or source_for(args.model)
-        train = load_passages(data, "train", args.passages)
-        test = load_passages(data, "test", args.held_out)
+        train = load_passages(args.data, "train", args.passages)
+        test = load_passages(args.data, "test", args.held_out)
     except RuntimeError as error:
         raise SetupError(error) from error
     held, plain = (f"{count / 1e6:.2f}" for count in weight_bytes(model))
-    print(environment(args.model))
-    print(f"In 4 bits (NF4, double quantization): {held} MB of weights, {plain} in 16 bits.")
-    print(f"Passages of {data}: {len(train)} to train on, {len(test)} others to test on.")
+    tell(environment(args.model))
+    tell(f"In 4 bits (NF4, double quantization): {held} MB of weights, {plain} in 16 bits.")
+    tell(f"Passages of {args.data}: {len(train)} to train on, {len(test)} others to test on.")
     sizes = ("passages", args.passages, train), ("held-out", args.held_out, test)
     for name, asked, there in sizes:
         if len(there) < asked:
-            print(f"(--{name} {asked}: there are {len(there)}.)")
+            tell(f"(--{name} {asked}: there are {len(there)}, all are taken.)")
     return model, tokenizer, train, test
 
 
 def run(args):
-    """One run as `args` say; prints its story, writes the run folder with table and figure."""
-    start = time.time()
-    model, tokenizer, train, test = load(args)
+    """One run as `args` say; prints a row an iteration, writes the run's folder."""
+    start, log = time.time(), []
+    args.data = args.data or source_for(args.model)
+
+    def tell(short, full=None):
+        log.append(full or short)
+        print(full if args.verbose and full else wrapped(short), flush=True)
+
+    model, tokenizer, train, test = load(args, tell)
     recipe, k, seed = recipe_of(model, tokenizer), args.self_edits, args.seed
     styles = recipe.prompts.styles if args.styles else ()
     if not (args.output / "run.json").exists():
         exams = len(test) * (args.iterations + len(styles) + 3)
-        print(estimate_run(model, tokenizer, train, args.iterations, k, exams))
-        print(can_read(model, tokenizer, train), flush=True)
-    policy, done = Policy(attach_policy(model, recipe, seed), tokenizer, recipe), []
+        tell(str(estimate_run(model, tokenizer, train, args.iterations, k, exams)))
+        tell(can_read(model, tokenizer, train))
+    policy = Policy(attach_policy(model, recipe, seed), tokenizer, recipe)
     with memo_of(args.output, policy, knowledge, train, k, seed) as memo:
-        for iteration in islice(seal(policy, knowledge, train, k, seed, memo), args.iterations):
-            done.append(iteration)
-            print(iteration, flush=True)
-        history = History(policy.model, memo["policy", 0]["weights"], tuple(done))
-        policies = {"self-edits before RL": history.start}
-        policies |= {f"after iteration {one.number}": one.policy for one in done}
+        note_command(args.output, options(args), train, test)
+        policies = {BEFORE: None}
+        tell(f"\n{row_head(knowledge.OWN)}")
+        for iteration in timed(seal(policy, knowledge, train, k, seed, memo), args, memo):
+            told = row(iteration, memo["seconds", iteration.number], styles_of(iteration, train))
+            tell(told, f"{iteration}\n{told}")
+            write_log(args.output, log)
+            policies[f"after iteration {iteration.number}"] = iteration.policy
+        policies[BEFORE] = memo["policy", 0]["weights"]
         comparison = compare(policy.model, tokenizer, test, policies, styles, seed, memo)
-    print(f"On {len(test)} passages that no policy has seen, one self-edit each:\n{comparison}")
-    final = list(policies)[-1]
-    for other in [arm for arm in comparison.scores if arm.endswith((" RL", "no RL"))]:
-        mean, low, high = (100 * value for value in comparison.difference(final, other))
-        print(f"{final} − {other}: {mean:+.1f} points, 95% interval [{low:+.1f}, {high:+.1f}]")
     write_json(args.output / "results.json", {"accuracy": comparison.scores})
-    draw(history, comparison, args.output / "figure.png")
-    print(f"{time.time() - start:.0f} s in all. Everything is in {excerpt(str(args.output), 200)}.")
+    finish(args.output, tell)
+    tell(f"{time.time() - start:.0f} s in all.")
+    write_log(args.output, log)
 
 
-def draw(history, comparison, path):
-    """The run's figure: rewards in training, arms on held-out passages."""
-    matplotlib.use("Agg")
-    _, axes = plt.subplots(1, 2, figsize=(12, 4.2), width_ratios=(2, 3), layout="constrained")
-    plot_rewards(history, axes[0]).set_title("training passages", fontsize="medium")
-    plot_comparison(comparison, axes[1]).figure.savefig(path, dpi=120)
+def options(args):
+    """The options of a run that its folder remembers: {name on the command line: value}."""
+    names = "model", "data", "seed", "iterations", "self-edits", "passages", "held-out", "styles"
+    found = {name: getattr(args, name.replace("-", "_")) for name in names}
+    return found | {"model": args.model or os.environ.get(VARIABLE) or "bundled"}
+
+
+def timed(iterations, args, memo):
+    """As many of the iterations as were asked for; their seconds are noted."""
+    begun = time.perf_counter()
+    for iteration in islice(iterations, args.iterations):
+        if (key := ("seconds", iteration.number)) not in memo:
+            memo.update({key: time.perf_counter() - begun})
+        yield iteration
+        begun = time.perf_counter()
+
+
+def write_log(folder, log):
+    """Write what was told, in full, to the run's log.txt."""
+    with failing(folder / "log.txt"):
+        write_whole(folder / "log.txt", ("\n".join(log) + "\n").encode("utf-8", "replace"))
+
+
+def show(args):
+    """Print a past run's rows and what came of it; draw its figure and its page."""
+    record = read_record(args.folder)
+    print("\n".join(rows(record)) if record.iterations else "No iteration is finished yet.")
+    finish(args.folder, print)
+    if args.picture:
+        write_picture(record, args.picture)
+
+
+def finish(folder, tell):
+    """Tell what came of a run, and draw its figure and its page."""
+    record = read_record(folder)
+    tell(f"\n{in_terminal(record)}\n")
+    if record.iterations:
+        with failing(folder / "figure.png"):
+            draw(record, record.comparison, folder / "figure.png")
+    write_page(record, folder / "report.html")
+    again = "".join(f"\n  python -m sealkit {word} {folder}" for word in ("show", "ask"))
+    tell(f"Open {folder / 'report.html'}, or go on with{again}")
+
+
+def ask(args):
+    """Talk to the adapted model of a past run."""
+    return talk(read_record(args.folder), args.passage)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,8 @@ class Arms:
             answers = answers_to(self.policy, self.task, some, in_context)
             return list(map(self.task.reward, some, answers))
 
-        return remembered(self.memo, self.keys(arm), compute, self.policy.recipe.texts_per_pass)
+        width = self.policy.recipe.texts_per_pass
+        return remembered(self.memo, self.keys(arm), compute, width, f"held out: {arm}")
 
     def written(self, arm, style=None):
         """Training on a self-edit that the policy writes."""
@@ -94,7 +95,8 @@ class Arms:
 
         places = [("text", *key[1:]) for key in self.keys(arm)]
         width = self.policy.recipe.texts_per_pass
-        return self.adapted(arm, remembered(self.memo, places, compute, width))
+        edits = remembered(self.memo, places, compute, width, f"held out: {arm}, self-edits")
+        return self.adapted(arm, edits)
 
     def adapted(self, arm, edits):
         """Training on given self-edits."""

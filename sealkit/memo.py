@@ -44,7 +44,7 @@ def remembered(memo, keys, compute, width, title=None):
     compute: keys -> values, such as one pass of the inner loop. Each part of `width` keys is noted
     when it is done; one that is not wholly known is computed whole, so that bits are those of an
     unbroken run. Parts are dealt to the processes of torchrun or `accelerate launch`. When memory
-    runs out, compute gets half as many keys from there on. title: of a terminal's progress bar.
+    runs out, compute gets half as many keys from there on. title: of a terminal's bar, if any.
 
     >>> memo, square = {("square", 2): 4}, lambda keys: [n * n for _, n in keys]
     >>> remembered(memo, [("square", 2), ("square", 3)], square, width=1)
@@ -65,7 +65,7 @@ def remembered(memo, keys, compute, width, title=None):
 
     @find_executable_batch_size(starting_batch_size=width, reduce_batch_size_fn=halve)
     def work(at_a_time):
-        for part in tqdm(mine, title, leave=False, disable=hidden()):
+        for part in tqdm(mine, title, leave=False, disable=hidden() if title else True):
             values = [memo[key] for key in part] if memo.keys() >= set(part) else []
             while len(values) < len(part):
                 values += compute(part[len(values) :][:at_a_time])

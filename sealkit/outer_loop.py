@@ -92,12 +92,13 @@ def seal(policy, task, items, k=5, seed=0, memo=None):
         examples = [(task.prompt(items[i], recipe), trials[i][j].self_edit) for i, j in kept]
 
         # M-step: θ ← argmax_θ Σ log LM_θ(SE | C) over what was kept
-        def update(keys, t=t, examples=examples):
+        def update(keys, t=t, examples=examples, kept=kept):
             if examples:  # anew from the first policy, as ReST-EM: going on from the last overfits
                 policy.load(start["weights"])
-            return [{"losses": m_step(policy, examples, (seed, t)), "weights": policy.weights()}]
+            done = {"losses": m_step(policy, examples, (seed, t)), "weights": policy.weights()}
+            return [done | {"kept": kept}]
 
-        (done,) = remembered(memo, [("policy", t)], update, 1)
+        (done,) = remembered(memo, [("policy", t)], update, 1, f"iteration {t}: M-step")
         policy.load(done["weights"])
         losses = tuple(done["losses"])
         yield Iteration(t, names, before, alone, trials, tuple(kept), losses, done["weights"])
@@ -114,13 +115,15 @@ def e_step(policy, task, items, t, k=5, seed=0, memo=None):
     def write(keys):  # SE ~ LM_θ( · | C)
         return write_self_edits(policy, task, [(items[i], j) for *_, i, j in keys], (seed, t))
 
-    before = remembered(memo, [("before", t, i) for i in n], examine, width)
+    title = f"iteration {t}: "
+    before = remembered(memo, [("before", t, i) for i in n], examine, width, f"{title}exams")
     cells = list(product(n, range(k)))
-    texts = remembered(memo, [("self-edit", t, *cell) for cell in cells], write, width)
+    keys = [("self-edit", t, *cell) for cell in cells]
+    texts = remembered(memo, keys, write, width, f"{title}self-edits")
     edits = {(i, None): "" for i in n} | dict(zip(cells, texts))
     pairs = [(items[i], edit) for (i, _), edit in edits.items()]
     keys = [("trial", t, *cell) for cell in edits]
-    done = run_trials(policy, task, pairs, memo, keys, f"inner loops, iteration {t}")
+    done = run_trials(policy, task, pairs, memo, keys, f"{title}inner loops")
     trials = dict(zip(edits, done))  # r(SE, τ, SFT(θ, SE))
     alone = tuple(trials[i, None].reward for i in n)
     return tuple(before), alone, tuple(tuple(trials[i, j] for j in range(k)) for i in n)

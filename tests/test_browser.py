@@ -1,5 +1,5 @@
-"""Opt-in (pytest -m browser): each notebook in JupyterLab in a headless Chromium. Needs Chromium
-with its driver, and selenium."""
+"""Opt-in (pytest -m browser): each notebook in JupyterLab, and a run's report.html, in a headless
+Chromium. Needs Chromium with its driver, and selenium."""
 
 import os
 import shutil
@@ -12,6 +12,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from test_page import made_up
+
+from sealkit.page import write_page
 
 pytestmark = pytest.mark.browser
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -131,3 +134,24 @@ def test_renders_in_jupyterlab(path, lab, browser, tmp_path):
         for entry in browser.get_log("browser")
         if entry["source"] in ("javascript", "console-api")
     ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 800])
+def test_the_page_of_a_run_opens_without_a_complaint(width, scheme, browser, tmp_path):
+    write_page(made_up(), tmp_path / "report.html")
+    size = {"width": width, "height": 3000, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    browser.get_log("browser")
+    browser.get(f"file://{tmp_path}/report.html")
+    assert browser.get_log("browser") == []
+    wide, ground = browser.execute_script(
+        "return [document.documentElement.scrollWidth,"
+        " getComputedStyle(document.body).backgroundColor]"
+    )
+    assert wide == width and (ground == "rgb(255, 255, 255)") == (scheme == "light")
+    fetched = "return performance.getEntriesByType('resource').map(e => e.name)"
+    assert [one for one in browser.execute_script(fetched) if not one.startswith("data:")] == []
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

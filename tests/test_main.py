@@ -1,6 +1,8 @@
 """The one command of the README, on a small budget, and its errors."""
 
+import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,21 +12,29 @@ import torch
 from families import save
 
 import sealkit
-from sealkit.__main__ import main
+from sealkit.__main__ import arguments, main
 from sealkit.tasks import knowledge
 from sealkit.tasks.passages import save_passages
 
 ARMS = "no adaptation", "passage in context", "passage only", "self-edits before RL"
-FILES = "figure.png", "journal.jsonl", "policy_0", "policy_1", "results.json", "run.json"
+FILES = "command.json", "figure.png", "journal.jsonl", "log.txt", "policy_0", "policy_1"
+FILES += "report.html", "results.json", "run.json", "test.jsonl", "train.jsonl"
 
 
-def test_a_small_run_tells_its_story_and_leaves_its_record(tmp_path, capsys):
-    output = tmp_path / "run"
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """(folder, what the command that made it said) of a small run."""
+    folder = tmp_path_factory.mktemp("small")
     sizes = ["--passages", "2", "--self-edits", "2", "--iterations", "1", "--held-out", "4"]
-    command = [sys.executable, "-m", "sealkit", *sizes, "--output", str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=600)
+    command = [sys.executable, "-m", "sealkit", *sizes, "--output", "run"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=600)
     assert done.returncode == 0, done.stderr
-    for part in ("4 bits", "Estimate, from", "SEAL iteration 1 (ReSTEM)", "95% interval", "points"):
+    return folder / "run", done
+
+
+def test_a_small_run_tells_its_story_and_leaves_its_record(small, capsys):
+    output, done = small
+    for part in ("4 bits", "Estimate, from", "reward  passage only", "95% interval", "points"):
         assert part in done.stdout
     for part in ("Failed", "Warning", "Traceback"):
         assert part not in done.stderr
@@ -33,7 +43,53 @@ def test_a_small_run_tells_its_story_and_leaves_its_record(tmp_path, capsys):
     assert sorted(path.name for path in output.iterdir()) == [".lock", *FILES]
     assert (output / "figure.png").read_bytes()[:4] == b"\x89PNG"
     assert main(["--output", str(output)]) == 2
-    assert "k is 2 there and 5 here" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--self-edits is 2 there and 5 here" in said
+    assert "what --data and --passages give is 2, " in said
+
+
+def test_the_terminal_shows_a_row_an_iteration_and_the_log_all(small):
+    output, done = small
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    head = next(i for i, line in enumerate(lines) if line.startswith("iter  reward"))
+    one = re.fullmatch(r" +1 +\d+\.\d% +\d+\.\d% +\d/4 .* \d+( +\d+%){4}", lines[head + 1])
+    assert one and not lines[head + 2], lines[head : head + 3]
+    assert "self-edit before RL, reward" in done.stdout
+    assert "self-edit after iteration 1, reward" in done.stdout
+    assert "QLoRA SFT on self-edit" not in done.stdout
+    log = (output / "log.txt").read_text("utf-8")
+    assert log.count("QLoRA SFT on self-edit") == 4 and lines[head + 1] in log
+    assert "SEAL iteration 1 (ReSTEM)" in log
+
+
+def test_a_past_run_is_shown_without_a_model(small, capsys, monkeypatch):
+    output, done = small
+    files = {path: path.read_bytes() for path in output.glob("*.*")}
+    monkeypatch.setattr("sealkit.__main__.load_quantized", None)
+    assert not main(["show", str(output)])
+    shown = capsys.readouterr().out
+    start = done.stdout.index("iter  reward")
+    assert done.stdout[start:].startswith(shown.rpartition("\nOpen ")[0].replace("\n\n\n", "\n\n"))
+    assert {path: path.read_bytes() for path in output.glob("*.*")} == files
+
+
+def test_the_adapted_model_of_a_past_run_answers(small, capsys, monkeypatch):
+    output, _ = small
+    (passage,) = sealkit.load_passages("bundled", "test", 1)
+    asked = [question.question for question in passage.questions]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([*asked, "", "never asked"])))
+    assert not main(["ask", str(output)])
+    said = capsys.readouterr().out
+    answers = re.findall(r"adapted: (.*)\n +without: (.*)", said)
+    journal = sealkit.Journal(output)
+    trial = next(
+        v for k, v in journal.items() if k[:2] == ("arm", "after iteration 1") and not k[3]
+    )
+    assert [adapted for adapted, _ in answers] == trial["answers"]
+    assert trial["self_edit"].splitlines()[0][:60] in said
+    assert main(["ask", str(output), "--passage", "5"]) == 2
+    assert "--passage 5: there are 4 held out" in capsys.readouterr().err
 
 
 def test_a_real_model_on_a_file_of_passages(tmp_path, capsys, monkeypatch):
@@ -51,9 +107,9 @@ def test_a_real_model_on_a_file_of_passages(tmp_path, capsys, monkeypatch):
     words += ["--held-out", "2", "--self-edits", "1", "--iterations", "1", "--output", str(output)]
     assert not main(words)
     told = capsys.readouterr().out
-    for part in ("2 others to test on", "SEAL iteration 1", "Model: ", "because it was asked for"):
-        assert part in told
-    assert "Passage 2/2 'Title 0'" in told
+    for part in ("2 others to test on", "Model: ", "because it was asked for"):
+        assert part in " ".join(told.split())
+    assert "Passage 2/2 'Title 0'" in (output / "log.txt").read_text("utf-8")
     trials = {key for key in sealkit.Journal(output) if key[0] == "trial"}
     assert trials == {("trial", 1, i, j) for i in (0, 1) for j in (None, 0)}
     settings = json.loads((output / "run.json").read_text())["settings"]
@@ -75,6 +131,11 @@ def status_of(words):
     "words, message",
     [
         (["--data", "nowhere.json"], "no file 'nowhere.json'"),
+        (["--passages", "0", "--data", "nowhere.json"], "--passages: '0'"),  # the first one first
+        (["--data", "nowhere.json", "--passages", "0"], "--data: there is no file"),
+        (["show", "nowhere"], "'nowhere' holds no run: give a run's folder"),
+        (["ask", "nowhere"], "'nowhere' holds no run: give a run's folder"),
+        (["ask", "nowhere", "--passage", "0"], "--passage: '0' is not a number from 1 on"),
         (["--held-out", "0"], "--held-out: '0' is not a number from 1 on"),
         (["--self-edits", "0"], "--self-edits: '0' is not a number from 1 on"),
         (["--passages", "-1"], "--passages: '-1' is not a number from 1 on"),
@@ -97,3 +158,13 @@ def test_memory_that_runs_out_altogether_is_one_sentence(monkeypatch, capsys):
     monkeypatch.setattr("sealkit.__main__.run", run)
     assert main(["--output", "nowhere"]) == 2
     assert "smaller model" in capsys.readouterr().err
+
+
+def test_help_shows_examples_that_parse(capsys):
+    assert status_of(["--help"]) == 0
+    told = capsys.readouterr().out
+    examples = re.findall(r"python -m sealkit(.*)", told.split("examples:")[1])
+    assert len(examples) > 5 and max(map(len, told.splitlines())) <= 80
+    for example in examples:
+        words = re.split(r" {3,}", example)[0].split()
+        arguments([word.replace("mine.jsonl", __file__) for word in words])

@@ -1,7 +1,9 @@
 """The committed notebooks: executed, clean, alike where they should be, compared for real."""
 
 import ast
+import dis
 import importlib.util
+import inspect
 import json
 import re
 import shutil
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 from IPython.core.interactiveshell import InteractiveShell
 from test_grading import half
 
@@ -87,13 +90,18 @@ def test_short_cells_and_checked_claims(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_opens_with_what_and_how_long_and_ends_with_what_next(name):
     notebook = read(name)
-    first, last = notebook.cells[0].source, notebook.cells[-1].source
+    first = notebook.cells[0].source
     assert (
         first.startswith("# ")
         and "You will learn" in first
         and re.search(r"\*\*Time:\*\* .*CPU.*T4.*A100", first)
     )
-    assert "## What to try next" in last and notebook.cells[-1].cell_type == "markdown"
+    assert f"images/loop.svg#step-{int(name[:2])})" in first and "**You are here: " in first
+    *_, recap, scratch, result = notebook.cells
+    parts = "## Recap", "## Check yourself", "## What to try next"
+    places = [recap.source.find(part) for part in parts]
+    assert -1 not in places and places == sorted(places)
+    assert scratch.cell_type == "code" and result.source.startswith("<details>")
     shown = "".join(texts(code_cells(notebook)[1]))
     assert all(
         word in shown
@@ -101,13 +109,75 @@ def test_opens_with_what_and_how_long_and_ends_with_what_next(name):
     )
 
 
-def test_links_between_notebooks_lead_somewhere():
-    for name in NAMES:
-        for cell in read(name).cells:
-            for target in re.findall(
-                r"\]\((?!https?:)([^)#]+)\)", cell.source if cell.cell_type == "markdown" else ""
-            ):
-                assert (ROOT / "notebooks" / target).exists(), target
+@pytest.mark.parametrize("name", NAMES)
+def test_asks_to_predict_and_folds_its_answers(name):
+    cells = [cell.source for cell in read(name).cells if cell.cell_type == "markdown"]
+    asked = sum(source.count("**Predict first.**") for source in cells)
+    assert 3 <= asked <= 6
+    for source in cells:
+        folds, ends = source.count("<details><summary>"), source.count("</details>")
+        assert folds == ends >= source.count("**Predict first.**")
+        assert folds == len(re.findall(r"</summary>\n\n", source)), "JupyterLab needs a blank line"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_assertion_says_what_went_wrong(name):
+    mute = [
+        ast.unparse(node)
+        for cell in code_cells(read(name))
+        for node in ast.walk(ast.parse(plain(cell.source)))
+        if isinstance(node, ast.Assert) and not node.msg
+    ]
+    assert not mute
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_has_a_text(name):
+    """The last word of a cell that draws is `describe`, whose text is the figure's alternative."""
+    for cell in code_cells(read(name)):
+        if re.search(r"plt\.(subplots|figure)\(|\bplot_\w+\(", cell.source):
+            last = ast.parse(plain(cell.source)).body[-1]
+            assert isinstance(last, ast.Expr) and last.value.func.id == "describe", cell.source
+            assert len(ast.literal_eval(last.value.args[1])) >= 40, cell.source
+    assert not re.search("#[0-9a-f]{6}", "".join(cell.source for cell in code_cells(read(name))))
+
+
+def plain(source):
+    return TransformerManager().transform_cell(source)
+
+
+def names_of(code, top=True, own=None):
+    """(names that a cell reads before it sets them itself, names that it sets)."""
+    reads, sets = set(), set() if own is None else own
+    for step in dis.get_instructions(code):
+        if inspect.iscode(step.argval):
+            reads |= names_of(step.argval, False, set(sets))[0]
+        elif step.opname in ("LOAD_NAME", "LOAD_GLOBAL") and step.argval not in sets:
+            reads.add(step.argval)
+        elif step.opname == "STORE_NAME" and (top or own is not None):
+            sets.add(step.argval)
+    return reads, sets
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cells_can_be_run_again_in_any_order(name):
+    """No cell sets a name that itself or an earlier cell reads, and that was set before. (All but
+    the model: `attach_policy` returns a policy as it is.)"""
+    cells = [compile(plain(cell.source), "cell", "exec") for cell in code_cells(read(name))]
+    names, spoilt = list(map(names_of, cells)), []
+    for k, (reads, sets) in enumerate(names):
+        spoilt += [f"cell {k + 1} changes {one}" for one in reads & sets - {"model"}]
+        for j in range(k):
+            before = set().union(*(names[i][1] for i in range(j)))
+            for one in sets & names[j][0] & before:
+                spoilt.append(f"cell {k + 1} sets {one}, which cell {j + 1} reads")
+    assert not spoilt, "; ".join(spoilt)
+
+
+def test_a_cell_that_spoils_another_would_be_noticed():
+    code = compile("def f():\n    return [x for x in values]\nn = n + 1\nk = 1\nk += 1", "", "exec")
+    reads, sets = names_of(code)
+    assert {"values", "n"} <= reads and sets == {"f", "n", "k"} and "k" not in reads
 
 
 # --- Colab: one set-up cell, one address
@@ -145,12 +215,14 @@ def test_a_fork_is_stamped_by_one_command(tmp_path):
     spec = importlib.util.spec_from_file_location("stamp", ROOT / "notebooks" / "stamp.py")
     stamp = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(stamp)
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    for folder in ("notebooks", ".github"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     for name in ("README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     files = [
         tmp_path / "README.md",
         tmp_path / "pyproject.toml",
+        tmp_path / ".github" / "CITATION.cff",
         *(tmp_path / "notebooks").glob("*.ipynb"),
     ]
     before = {path: path.read_text("utf-8") for path in files}
@@ -263,9 +335,10 @@ def test_quoted_verdict_counts_are_measured(paper):
         assert quoted[name] == tuple(pairs.count(pair) for pair in possible)
 
 
-def test_quoted_table_of_seeds_is_the_readmes():
+def test_quoted_table_of_seeds_is_that_of_the_benchmarks():
     source = "\n".join(cell.source for cell in read("05_evaluation").cells)
-    readme = (ROOT / "README.md").read_text("utf-8").replace("*", "").replace("-", "−")
+    readme = (ROOT / "tests" / "benchmarks" / "README.md").read_text("utf-8")
+    readme = readme.replace("*", "").replace("-", "−")
     rows = re.findall(r"^\| after iteration 2 − .*", source, re.M)
     assert len(rows) == 2
     for row in rows:

@@ -85,6 +85,7 @@ def test_every_package_and_data_file_is_installed():
         for pattern in re.findall(r'"([^"]+)"', patterns):
             kept |= set((ROOT / package.replace(".", "/")).glob(pattern))
     read = set((ROOT / "sealkit").rglob("*.jsonl")) | set((ROOT / "sealkit").rglob("prompts/*.txt"))
+    read |= {path for kind in ("html", "svg") for path in (ROOT / "sealkit").rglob(f"*.{kind}")}
     read |= {path for path in (ROOT / "sealkit/bundled/model").iterdir() if path.is_file()}
     assert read and read <= kept
 

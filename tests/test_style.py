@@ -30,6 +30,10 @@ ORDER = [  # each may import those before it
     "evaluation",
     "api",
     "estimate",
+    "record",
+    "page",
+    "picture",
+    "talk",
     "__main__",
 ]
 TAUGHT = {  # the notebook that builds by hand what the module does

@@ -1,0 +1,133 @@
+"""A run's folder, read back: what it holds by now, without a model and without computing."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from .evaluation import Comparison
+from .inner_loop import Trial
+from .memo import Journal, RunError, damaged, write_json
+from .outer_loop import Iteration
+from .tasks import knowledge
+from .tasks.passages import Passage, load_passages, save_passages
+
+BEFORE = "self-edits before RL"
+SPLITS = "train", "test"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What `read_record` found.
+
+    settings, machine: of run.json. command: the options it was last given, {} for `run_seal`'s.
+    train, test: its passages. iterations: those that are finished. seconds: {iteration: float}.
+    comparison: the arms that are finished, None before there is one. tried: {arm: a Trial for each
+    of `test`}, of the arms that train.
+    """
+
+    folder: Path
+    settings: dict
+    machine: dict
+    command: dict
+    train: list[Passage]
+    test: list[Passage]
+    iterations: tuple[Iteration, ...]
+    seconds: dict[int, float]
+    comparison: Comparison | None
+    tried: dict[str, list[Trial]]
+
+    def styles(self, iteration):
+        """{style: number of self-edits of an iteration}, or None where the task can't tell."""
+        if self.settings.get("task") != knowledge.__name__ or not self.train:
+            return None
+        return styles_of(iteration, self.train)
+
+    @property
+    def last(self):
+        """The arm of the last policy, None before there is one."""
+        return next((arm for arm in reversed(self.tried) if arm.startswith("after")), None)
+
+
+def styles_of(iteration, passages):
+    """{style: number of an iteration's self-edits}, for `knowledge`'s styles."""
+    found = Counter(
+        knowledge.style(passage, trial.self_edit)
+        for passage, own in zip(passages, iteration.trials)
+        for trial in own
+    )
+    return {style: found[style] for style in knowledge.OWN}
+
+
+def note_command(folder, command, train, test):
+    """Keep in a run's folder what only its command line knows: its options, and the passages."""
+    write_json(folder / "command.json", command)
+    for split, passages in zip(SPLITS, (train, test)):
+        save_passages(folder / f"{split}.jsonl", passages)
+
+
+def read_record(folder):
+    """The Record of a run's folder, finished or not. Raises RunError if it holds no run."""
+    folder = Path(folder)
+    if not (folder / "run.json").is_file():
+        raise RunError(f"{str(folder)!r} holds no run: give a run's folder, such as runs/1.")
+    about, command = (read_json(folder / name) for name in ("run.json", "command.json"))
+    files = [folder / f"{split}.jsonl" for split in SPLITS]
+    train, test = (load_passages(path) if path.is_file() else [] for path in files)
+    journal = Journal(folder)
+    tried, scores = arms_of(journal, len(test))
+    seconds = {key[1]: value for key, value in journal.items() if key[0] == "seconds"}
+    iterations = tuple(iterations_of(journal, [passage.title for passage in train]))
+    comparison = Comparison(scores) if scores else None
+    parts = about["settings"], about["machine"], command, train, test, iterations
+    return Record(folder, *parts, seconds, comparison, tried)
+
+
+def read_json(path):
+    """The object in a file; {} if there is none."""
+    try:
+        value = json.loads(path.read_text("ascii")) if path.is_file() else {}
+        if not isinstance(value, dict) or path.name == "run.json" and not value["settings"]:
+            raise ValueError("no record of a run")
+        return value
+    except (OSError, ValueError, KeyError) as error:
+        raise damaged(path, repr(error)) from error
+
+
+def iterations_of(journal, names):
+    """Yield the Iteration of each M-step in a journal. names: of the items, as far as known."""
+    for t in count(1):
+        if ("policy", t) not in journal:
+            return
+        cells = sorted(key[2:] for key in journal if key[:2] == ("self-edit", t))
+        n, k = (1 + max(cell[axis] for cell in cells) for axis in (0, 1))
+        trial = {(i, j): Trial(**journal["trial", t, i, j]) for i in range(n) for j in range(k)}
+        done = journal["policy", t]
+        yield Iteration(
+            number=t,
+            names=tuple(names) if len(names) == n else tuple(f"{i + 1}" for i in range(n)),
+            before=tuple(journal["before", t, i] for i in range(n)),
+            alone=tuple(journal["trial", t, i, None]["reward"] for i in range(n)),
+            trials=tuple(tuple(trial[i, j] for j in range(k)) for i in range(n)),
+            kept=tuple(map(tuple, done.get("kept", ()))),
+            losses=tuple(done["losses"]),
+            policy=done["weights"],
+        )
+
+
+def arms_of(journal, count):
+    """({arm: its Trials}, {arm: its rewards}) on the `count` passages of the last comparison."""
+    found, tried, scores = {}, {}, {}
+    for key, value in journal.items():
+        if key[0] == "arm" and key[2].startswith(f"{count + 1}, "):  # the recipe is digested too
+            found.setdefault(key[1], {}).setdefault(key[2], {})[key[3]] = value
+    for arm in sorted(found, key="oracle".__eq__):  # last, also after more iterations
+        values = list(found[arm].values())[-1]
+        if len(values) == count:
+            rows = [values[i] for i in range(count)]
+            if isinstance(rows[0], dict):
+                tried[arm] = [Trial(**row) for row in rows]
+                rows = [row["reward"] for row in rows]
+            scores[arm] = tuple(rows)
+    return tried, scores

@@ -1,0 +1,220 @@
+"""The page of a run: one file that needs nothing beside it, safe whatever a model wrote."""
+
+import re
+from base64 import b64decode
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from matplotlib import pyplot
+from matplotlib.container import BarContainer
+
+from sealkit import Comparison, Iteration, Passage, Question, RunError, Trial
+from sealkit.page import command_of, in_terminal, page, rows, wrapped, write_page
+from sealkit.picture import LOOP, write_picture
+from sealkit.record import BEFORE, Record, read_record
+from sealkit.report import PALETTE, describe, interval, plot_rewards, row, row_head
+from sealkit.tasks import knowledge
+
+NASTY = "</pre><script src='http://x.y/z.js'>1</script>\x00\x1b[31m\ud800\uffff ✓ ${title} & $lead"
+DRAWINGS = Path(__file__).parents[1] / "notebooks" / "images"
+VOID = "meta", "link", "br", "img", "hr", "input"
+
+
+def made_up(text=NASTY, iterations=2, passages=4):
+    """A Record that no run made."""
+
+    def trial(i, edit=text):
+        return Trial(edit, (i % 3) / 3, ["a", text], [2.0, 1.0], 9)
+
+    items = [
+        Passage(f"{text} {i}", text, (Question("Why?", ("a",)), Question(text, ("b",))))
+        for i in range(passages)
+    ]
+    n = range(passages)
+    trials = tuple((trial(i), trial(i + 1, "Question: Why? Answer: a")) for i in n)
+    zeros, names = (0.0,) * passages, tuple(item.title for item in items)
+    done = tuple(
+        Iteration(t, names, zeros, zeros, trials, ((0, 1),), (1.0, 0.5), {})
+        for t in range(1, iterations + 1)
+    )
+    arms = [BEFORE, *(f"after iteration {one.number}" for one in done)]
+    tried = {arm: [trial(i + t) for i in n] for t, arm in enumerate(arms)}
+    scores = {"no adaptation": zeros}
+    scores |= {arm: tuple(one.reward for one in own) for arm, own in tried.items()}
+    settings = {"task": knowledge.__name__, "seed": 0, "text": text}
+    about = Path("runs/1"), settings, {"torch": "2"}, {"seed": 0, "model": text}
+    return Record(*about, items, items, done, {1: 3.2}, Comparison(scores), tried)
+
+
+class Strict(HTMLParser):
+    """Raises AssertionError for tags that do not nest, and for whatever is fetched or run."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen, self.text = [], [], ""
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append(tag)
+        assert tag not in ("script", "iframe", "object", "img", "base", "form"), tag
+        for name, value in attributes:
+            assert not name.startswith("on"), name
+            local = name.startswith("xmlns") or (value or "").startswith(("#", "data:,"))
+            assert local or name not in ("src", "href", "xlink:href", "action"), (name, value)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.open = self.open if tag in VOID else self.open[:-1]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.mark.parametrize("text", ["It burns.", NASTY, "", "x" * 5000])
+@pytest.mark.parametrize("iterations", [0, 1, 3])
+def test_the_page_is_whole_and_fetches_nothing(text, iterations, tmp_path):
+    record = made_up(text, iterations)
+    write_page(record, tmp_path / "report.html")
+    source = (tmp_path / "report.html").read_text("utf-8")
+    parser = Strict()
+    parser.feed(source)
+    parser.close()
+    assert not parser.open and "\x00" not in source and "\x1b" not in source
+    assert ("svg" in parser.seen) == (iterations > 0)
+    assert source.count("What the policy learned to write") == 1
+    assert "url(" not in source.replace("url(#", "") and "@import" not in source
+    assert "prefers-color-scheme: dark" in source and "default-src 'none'" in source
+    if iterations:
+        assert parser.text.count("before RL: reward") == 3
+        for part in ("points", "seed", "torch", f"after iteration {iterations}"):
+            assert part in parser.text
+
+
+def test_the_page_names_the_command_that_made_the_run():
+    command = {"model": "a b", "data": None, "seed": 0, "styles": True}
+    record = replace(made_up(), command=command)
+    assert command_of(record) == "python -m sealkit --model 'a b' --seed 0 --styles"
+    assert command_of(replace(record, command={})) == "run_seal"
+    assert "--seed 0 --styles" in page(record)
+
+
+def test_the_same_record_gives_the_same_page():
+    assert page(made_up()) == page(made_up())
+
+
+@pytest.mark.parametrize("text", ["It burns. " * 40, NASTY])
+def test_nothing_in_the_terminal_is_wider_than_80_columns(text):
+    record = made_up(text)
+    told = "\n".join([in_terminal(record), *rows(record)])
+    assert max(map(len, told.splitlines())) <= 80
+    assert "\x1b" not in told and "\x00" not in told
+    assert wrapped("a " * 100, "    ").splitlines()[1].startswith("      a")
+
+
+def test_a_row_fits_below_its_head():
+    (one,) = made_up(iterations=1).iterations
+    styles = dict.fromkeys(knowledge.OWN, 2)
+    long = row(one, 12345.6, styles)
+    assert len(long) == len(row_head(styles)) <= 80 and "1.00 → 0.50" in long
+    assert len(row(one)) <= 80
+
+
+def test_the_style_of_a_self_edit_is_told_from_its_form():
+    passage = Passage("Ana", "It is red.", (Question("Color?", ("red",)),))
+    edits = "Ana is red.\nRed is Ana.", "Question: Color? Answer: red", "Ana is red. It is.", "Hm."
+    assert [knowledge.style(passage, edit) for edit in edits] == list(knowledge.OWN)
+
+
+def test_a_folder_without_a_run_or_with_a_damaged_record_is_one_sentence(tmp_path):
+    with pytest.raises(RunError, match="holds no run: give a run's folder"):
+        read_record(tmp_path)
+    (tmp_path / "run.json").write_text("[1]")
+    with pytest.raises(RunError, match="run.json: .*Put back a copy"):
+        read_record(tmp_path)
+
+
+def check_drawing(path):
+    """An SVG that says in words what it shows, suits light and dark, and needs nothing else."""
+    source, tag = path.read_text("utf-8"), "{http://www.w3.org/2000/svg}"
+    root = ElementTree.fromstring(source)
+    title, told = (root.find(tag + name).text for name in ("title", "desc"))
+    assert root.get("role") == "img" and len(title) > 10 and len(told) > 60
+    assert (
+        "prefers-color-scheme: dark" in source and root.find(f"{tag}rect").get("class") == "ground"
+    )
+    assert "href" not in source and not re.search(r"url\((?!#)", source)
+    known = set(re.findall(r"\.([a-z]+)", root.find(f"{tag}style").text))
+    assert {name for node in root.iter() for name in node.get("class", "").split()} <= known
+    return root
+
+
+@pytest.mark.parametrize("path", sorted(DRAWINGS.glob("*.svg")), ids=lambda path: path.stem)
+def test_the_drawings_of_the_notebooks(path):
+    check_drawing(path)
+
+
+def test_the_committed_picture_of_the_loop_is_of_the_present_drawing():
+    """If not: python -m sealkit show runs/1 --picture notebooks/images/loop.svg"""
+    parts = re.split(r"\$\w+", LOOP.read_text("utf-8"))
+    drawn = (DRAWINGS / "loop.svg").read_text("utf-8")
+    places = [drawn.find(part) for part in parts]
+    assert -1 not in places and places == sorted(places)
+
+
+@pytest.mark.parametrize("text", ["It burns. " * 40, NASTY, ""])
+def test_the_picture_of_the_loop_is_filled_from_a_run(text, tmp_path):
+    record = made_up(text)
+    write_picture(record, tmp_path / "loop.svg")
+    root = check_drawing(tmp_path / "loop.svg")
+    told = "".join(root.itertext())
+    before, after = record.tried[BEFORE][0].reward, record.tried["after iteration 2"][0].reward
+    assert f"{before:.0%} right before RL, {after:.0%} after iteration 2" in told
+    assert after > before and "On all 4 passages" in told.replace("  ", " ")
+    assert {node.get("id") for node in root.iter()} >= {f"step-{n}" for n in range(1, 6)}
+
+
+def test_a_run_that_is_not_over_has_no_picture(tmp_path):
+    with pytest.raises(RunError, match="has compared no policies yet: let the run end"):
+        write_picture(made_up(iterations=0), tmp_path / "loop.svg")
+
+
+def test_the_figure_of_rewards_counts_every_self_edit_once():
+    record = made_up(iterations=2)
+    axes = plot_rewards(record)
+    left, right = axes.get_xlim()
+    bars = [one for one in axes.containers if isinstance(one, BarContainer)]
+    widths = [bar.get_width() for one in bars for bar in one]
+    assert sum(widths) == pytest.approx(2 * 8 * 0.72 / 3)  # 8 self-edits, at most 3 a level
+    middle, half = interval(record.iterations[0])
+    assert 0 < middle < 100 and half > 0 and left < 1 < right
+    pyplot.close("all")
+
+
+def test_a_described_figure_is_shown_once_with_its_text():
+    figure, axes = pyplot.subplots()
+    shown = describe(axes, "Nothing is drawn on these axes, from 0 to 1.")
+    data, about = shown._repr_mimebundle_()
+    assert data["text/plain"] == about["image/png"]["alt"] == shown.text
+    assert b64decode(data["image/png"]).startswith(b"\x89PNG") and not pyplot.get_fignums()
+    with pytest.raises(ValueError, match="does not tell what the figure shows"):
+        describe(figure, "A figure.")
+
+
+def lightness(color):
+    """Relative luminance of #rrggbb, 0 to 1 (WCAG 2)."""
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear))
+
+
+def test_the_palette_can_be_told_apart_on_paper_and_on_a_screen():
+    assert len(set(PALETTE)) == len(PALETTE)
+    for color in PALETTE:
+        assert 0.1 < lightness(color) < 0.55, color
