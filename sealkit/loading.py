@@ -67,7 +67,7 @@ def environment(name=None, device=None):
     A fourth tells how to take Mistral-7B, where nobody chose a model and the GPU could carry it.
 
     >>> print(environment("bundled", "cpu").splitlines()[2])
-    Model: bundled, a Mistral of 3.3 M parameters, because it was asked for
+    Model: bundled, a Mistral of 1.0 M parameters, because it was asked for
     """
     choice, memory = choose(name, device), 0
     packages = ("torch", "transformers", "peft", "bitsandbytes")
@@ -76,7 +76,7 @@ def environment(name=None, device=None):
         where = torch.cuda.get_device_name(choice.device)
         memory = torch.cuda.get_device_properties(choice.device).total_memory / 2**30
     bundled = choice.path == BUNDLED_MODEL
-    path = "bundled, a Mistral of 3.3 M parameters" if bundled else choice.path
+    path = "bundled, a Mistral of 1.0 M parameters" if bundled else choice.path
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     dtype = str(choice.dtype).removeprefix("torch.")
     text = (
