@@ -124,8 +124,8 @@ def test_rewards_are_those_that_were_measured(loaded, passages, capsys):
 def test_self_edits_trials_m_step_and_the_saved_adapter(loaded, folder, passages, tmp_path, capsys):
     model, tokenizer = loaded
     recipe = replace(sealkit.recipe_for(tokenizer), steps=STEPS, keep=first_one)
-    policy = attach_policy(model, recipe)
     start = sealkit.loading.weight_bytes(model)
+    policy = attach_policy(model, recipe)
     history = sealkit.run_seal(policy, tokenizer, passages[:1], 1, 2, tmp_path / "run")
     (iteration,) = history.iterations
     (trials,) = iteration.trials
