@@ -59,9 +59,11 @@ class Learner:
 
     def train(self, lessons, start=None, penalty=None):
         """The adapters after SFT of a copy of `start` (the memory's first), a lesson for each."""
-        start = start or self.memory[0]
+        start, recipe = start or self.memory[0], self.policy.recipe
         adapters = again(start)
-        losses, tokens = sft(self.policy, adapters, lessons, penalty)
+        room = recipe.max_tokens * (1 + len(self.edits[0]))  # for those replayed, too
+        policy = replace(self.policy, recipe=replace(recipe, max_tokens=room))
+        losses, tokens = sft(policy, adapters, lessons, penalty)
         for own, lesson, count in zip(self.spent, lessons, tokens):
             own.update(steps=lesson.steps, tokens=lesson.steps * count)
         sound = torch.tensor(losses).isfinite().all(1).float()

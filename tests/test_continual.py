@@ -23,10 +23,8 @@ LENGTH = 3
 
 @pytest.fixture
 def small(policy):
-    """A policy whose recipe has room for replays; two streams of three passages."""
-    recipe = replace(policy.recipe, max_tokens=1024)
-    streams = draw_streams(sealkit.load_passages("bundled", "validation", 20), 2, LENGTH)
-    return replace(policy, recipe=recipe), streams
+    """A policy, and two streams of three passages."""
+    return policy, draw_streams(sealkit.load_passages("bundled", "validation", 20), 2, LENGTH)
 
 
 def oracles(streams):
@@ -154,6 +152,14 @@ def test_replay_adds_earlier_self_edits_and_no_steps(learner):
     assert texts["1"][0] in (["new", "a1", "a2"], ["new", "b1"])
     replay(learner, LESSONS, 1)
     assert [one.texts for one in learner.spent[-1][0]] == texts["1"], "the draw is the seed's"
+
+
+def test_what_is_replayed_is_not_cut_off(small):
+    policy, streams = small
+    tight = replace(policy, recipe=replace(policy.recipe, steps=1, max_tokens=150))
+    all_of_them = course_of((tight, streams), REMEDIES["replay of all"])[-1].spent
+    alone = course_of((tight, streams), REMEDIES["none"])[-1].spent
+    assert all(more["tokens"] > 1.5 * own["tokens"] > 300 for more, own in zip(all_of_them, alone))
 
 
 @pytest.mark.parametrize("costs, share", [([0, 0, 0], 1), ([1, 0, 0], 0.5), ([1, 1, 1], 0)])
