@@ -13,6 +13,7 @@ import torch
 
 from . import can_read, compare, environment, estimate_run, load_passages, load_quantized
 from .api import recipe_of
+from .continual import draw_streams, study
 from .loading import weight_bytes
 from .memo import RunError, write_json
 from .outer_loop import History, memo_of, seal
@@ -31,6 +32,8 @@ HELP = {
     "passages": "training passages, at most (default: 40)",
     "held-out": "test passages of the table, at most (default: 60)",
     "styles": "add an arm for each single style of prompt, without RL",
+    "task": "'knowledge' (default), or 'stream': passages learned for good, one after the other",
+    "streams": "streams of eight test passages, with --task stream (default: 16)",
     "output": "the run's folder; one that holds it already goes on (default: the next runs/N)",
 }
 OUT_OF_MEMORY = (
@@ -47,7 +50,7 @@ def main(words=None):
     """The command line; returns the exit status: 2 and one sentence on stderr for bad input."""
     args, status = arguments(words), 2
     try:
-        return run(args)
+        return (run_stream if args.task == "stream" else run)(args)
     except torch.OutOfMemoryError:
         said = OUT_OF_MEMORY
     except (ValueError, OSError, SetupError, RunError, FloatingPointError) as error:
@@ -72,10 +75,13 @@ def arguments(words):
     parser.add_argument("--model", help=HELP["model"])
     parser.add_argument("--data", metavar="squad|FILE", help=HELP["data"])
     parser.add_argument("--seed", type=int, default=0, help=HELP["seed"])
-    sizes = {"iterations": 2, "self-edits": 5, "passages": 40, "held-out": 60}
+    sizes = {"iterations": 2, "self-edits": 5, "passages": 40, "held-out": 60, "streams": 16}
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=number, default=default, metavar="N", help=HELP[name])
     parser.add_argument("--styles", action="store_true", help=HELP["styles"])
+    parser.add_argument(
+        "--task", choices=("knowledge", "stream"), default="knowledge", help=HELP["task"]
+    )
     parser.add_argument("--output", type=Path, help=HELP["output"])
     args = parser.parse_args(words)
     if args.data not in (None, "bundled", "squad") and not Path(args.data).is_file():
@@ -131,6 +137,20 @@ def run(args):
         print(f"{final} − {other}: {mean:+.1f} points, 95% interval [{low:+.1f}, {high:+.1f}]")
     write_json(args.output / "results.json", {"accuracy": comparison.scores})
     draw(history, comparison, args.output / "figure.png")
+    print(f"{time.time() - start:.0f} s in all. Everything is in {excerpt(str(args.output), 200)}.")
+
+
+def run_stream(args):
+    """Streams of test passages learned for good, with each remedy against forgetting."""
+    start = time.time()
+    model, tokenizer, _, test = load(args)
+    recipe, style = recipe_of(model, tokenizer), "questions"
+    policy = Policy(attach_policy(model, recipe, args.seed), tokenizer, recipe)
+    streams = draw_streams(test, args.streams, min(8, len(test)), args.seed)
+    table, best = study(policy, knowledge, streams, args.output, args.seed, style)
+    print(f"{len(streams)} streams of {len(streams[0])} passages, learned in turn:\n{table}")
+    mean, low, high = (100 * value for value in table.end(best, minus="none"))
+    print(f"{best} − none: {mean:+.1f} points, 95% interval [{low:+.1f}, {high:+.1f}]")
     print(f"{time.time() - start:.0f} s in all. Everything is in {excerpt(str(args.output), 200)}.")
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from .evaluation import Arms
-from .forgetting import Forgetting
+from .forgetting import Forgetting, in_words, plot_forgetting
 from .inner_loop import ask, sft
-from .lora import again, fork, mixed, side_by_side
-from .memo import remembered
-from .outer_loop import write_self_edits
+from .lora import again, fork, mixed, side_by_side, weights_of
+from .memo import remembered, write_json
+from .outer_loop import memo_of, write_self_edits
 from .policy import Policy, seed_of
 from .remedies import REMEDIES, newest, oracle
 
@@ -143,8 +143,7 @@ def forget(policy, task, streams, remedies=REMEDIES, seed=0, style=None, memo=No
     `anew` does the policy write as it is by then. style: of the self-edits. memo: see `remembered`.
     """
     memo, recipe = {} if memo is None else memo, policy.recipe
-    seeds = [seed_of(seed, s) for s in range(len(streams))]
-    edits = first_edits(policy, task, streams, seeds, style, memo)
+    seeds, edits = seeds_of(seed, streams), first_edits(policy, task, streams, seed, style, memo)
     rows, width = {}, min(recipe.adapters_per_pass, WIDTH)
     for name, remedy in remedies.items():
 
@@ -159,14 +158,19 @@ def forget(policy, task, streams, remedies=REMEDIES, seed=0, style=None, memo=No
     return Forgetting(rows)
 
 
-def first_edits(policy, task, streams, seeds, style, memo):
+def seeds_of(seed, streams):
+    return [seed_of(seed, s) for s in range(len(streams))]
+
+
+def first_edits(policy, task, streams, seed=0, style=None, memo=None):
     """The self-edits that the policy as it is writes for all items: a list for each stream."""
+    seeds, memo = seeds_of(seed, streams), {} if memo is None else memo
     wanted = [(item, seed) for stream, seed in zip(streams, seeds) for item in stream]
 
     def compute(keys):
         return write_self_edits(policy, task, [wanted[i] for *_, i in keys], "stream", style)
 
-    keys = Arms(policy, task, wanted, seeds, memo).keys(f"self-edits of streams, {style}")
+    keys = Arms(policy, task, wanted, seed, memo).keys(f"self-edits of streams, {style}")
     texts = iter(remembered(memo, keys, compute, policy.recipe.texts_per_pass))
     return [[next(texts) for _ in stream] for stream in streams]
 
@@ -200,3 +204,26 @@ def routing(learner, route):
         pairs = zip(route(learner, place, prompts), oracle(learner, place, prompts))
         right.append([np.mean(np.equal(*pair)) for pair in pairs])
     return np.mean(right, 0).tolist()
+
+
+def study(policy, task, streams, folder, seed=0, style=None):
+    """`forget` with every remedy, kept in a run's folder, and the memory of the best adapter.
+
+    folder: receives `results.json`, `figure.png` (heat maps of none and of the best remedy with one
+    adapter) and `memory/`: what that remedy made of the first stream, a stock PEFT adapter. Goes on
+    where it stopped. Returns (Forgetting, that remedy's name); the policy is left with that memory.
+    """
+    with memo_of(folder, policy, task, streams, len(streams), seed) as memo:
+        table = forget(policy, task, streams, REMEDIES, seed, style, memo)
+        single = [name for name in table.rows if table.cost(name, "bytes") == 1]
+        best = max(single, key=lambda name: table.end(name)[0])
+        edits = first_edits(policy, task, streams, seed, style, memo)
+    write = partial(anew, style=style) if REMEDIES[best].anew else given(edits[:1])
+    seeds = seeds_of(seed, streams[:1])
+    *_, last = learn_in_turn(policy, task, streams[:1], seeds, write, REMEDIES[best])
+    policy.load(weights_of(last.memory[0], 0))
+    policy.model.save_pretrained(folder / "memory")
+    write_json(folder / "results.json", table.rows)
+    figure = plot_forgetting(table, dict.fromkeys(["none", best]))
+    figure.savefig(folder / "figure.png", dpi=120, metadata={"Description": in_words(table)})
+    return table, best
