@@ -44,7 +44,7 @@ class Learner:
     """k streams after so many of their items: what a remedy is given.
 
     memory: a list of k adapters side by side, see `fork`; the last is the newest.
-    edits: for each stream, the texts of each self-edit. earned: and its reward when just learned.
+    texts: for each stream, those of each lesson. earned: its rewards when just learned.
     seeds: one for each stream. spent: Counter of gradient steps and tokens, for each stream.
     """
 
@@ -52,7 +52,7 @@ class Learner:
     task: object
     streams: list
     memory: list
-    edits: list
+    texts: list
     earned: list
     seeds: list
     spent: list
@@ -61,7 +61,7 @@ class Learner:
         """The adapters after SFT of a copy of `start` (the memory's first), a lesson for each."""
         start, recipe = start or self.memory[0], self.policy.recipe
         adapters = again(start)
-        room = recipe.max_tokens * (1 + len(self.edits[0]))  # for those replayed, too
+        room = recipe.max_tokens * (1 + len(self.texts[0]))  # for those replayed, too
         policy = replace(self.policy, recipe=replace(recipe, max_tokens=room))
         losses, tokens = sft(policy, adapters, lessons, penalty)
         for own, lesson, count in zip(self.spent, lessons, tokens):
@@ -123,17 +123,11 @@ def learn_in_turn(policy, task, streams, seeds, write=anew, remedy=REMEDIES["non
         seconds = (time.perf_counter() - began) / len(streams)
         for own in spent:
             own.update(seconds=seconds)
-        new = [new_texts(task, *pair, policy.recipe) for pair in pairs]
-        learner = replace(learner, edits=[[*own, one] for own, one in zip(learner.edits, new)])
+        edits = [[*own, lesson.texts] for own, lesson in zip(learner.texts, lessons)]
+        learner = replace(learner, texts=edits)
         earned = learner.exams([place], route=remedy.route)[:, 0].tolist()
         earned = [[*own, one] for own, one in zip(learner.earned, earned)]
         yield (learner := replace(learner, earned=earned))
-
-
-def new_texts(task, item, edit, recipe):
-    """The texts of a self-edit's lesson that are not the item's own."""
-    own = task.lesson(item, "", recipe).texts
-    return [text for text in task.lesson(item, edit, recipe).texts if text not in own]
 
 
 def forget(policy, task, streams, remedies=REMEDIES, seed=0, style=None, memo=None):

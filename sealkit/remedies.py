@@ -27,20 +27,23 @@ def plain(learner, lessons):
 
 
 def replay(learner, lessons, count, by=None):
-    """Each step also on `count` earlier self-edits, at random or those of most reward."""
+    """Each step also on `count` earlier lessons (item and self-edit), at random or the best ones.
+
+    by: "reward" for those that earned most when they were just learned; all for count None.
+    """
     mixture = []
-    for lesson, edits, earned, seed in zip(lessons, learner.edits, learner.earned, learner.seeds):
-        order = list(range(len(edits)))
+    for lesson, texts, earned, seed in zip(lessons, learner.texts, learner.earned, learner.seeds):
+        order = list(range(len(texts)))
         random.Random(seed_of(seed, len(order))).shuffle(order)
         order = sorted(order, key=lambda j: -earned[j]) if by == "reward" else order
-        old = [text for j in sorted(order[:count]) for text in edits[j]]
+        old = [text for j in sorted(order[:count]) for text in texts[j]]
         mixture.append(replace(lesson, texts=[*lesson.texts, *old]))
     return [learner.train(mixture)]
 
 
 def gate(learner, lessons, budget=0.05):
     """Halve an edit, at most twice, then reject it, while its cost on earlier exams is too high."""
-    (old,), new, earlier = learner.memory, learner.train(lessons), range(len(learner.edits[0]))
+    (old,), new, earlier = learner.memory, learner.train(lessons), range(len(learner.texts[0]))
     share = torch.ones(len(lessons))
     for least in (0.5, 0.25, 0.0) if earlier else ():
         before, now = (learner.exams(earlier, [a]).mean(1) for a in (old, mixed(old, new, share)))
@@ -56,7 +59,7 @@ def average(learner, lessons, share=0.5):
 
 def orthogonal(learner, lessons, weight=0.5):
     """A LoRA more for each item, its A orthogonal to those before (O-LoRA, arXiv:2310.14152)."""
-    (old,), done = learner.memory, len(learner.edits[0])
+    (old,), done = learner.memory, len(learner.texts[0])
     like = fork(learner.policy.model, len(lessons))
     new = fresh(like, [seed_of(seed, done) for seed in learner.seeds])
 
@@ -87,14 +90,14 @@ def oracle(learner, place, prompts):
 
 
 def by_words(learner, place, prompts):
-    """The self-edit that shares most words with the question; common words count less."""
+    """The adapter whose lesson shares most words with the question; common ones count less."""
 
     def words(text):
         return set(re.findall(r"\w+", text.lower()))
 
     routes = []
-    for edits, own in zip(learner.edits, prompts):
-        known = [words(" ".join(texts)) for texts in edits]
+    for lessons, own in zip(learner.texts, prompts):
+        known = [words(" ".join(texts)) for texts in lessons]
         common = Counter(word for some in known for word in some)
         scores = [[sum(1 / common[w] for w in words(q) & some) for some in known] for q in own]
         routes.append([1 + int(np.argmax(row)) if row else 0 for row in scores])

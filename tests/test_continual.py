@@ -60,7 +60,7 @@ def test_the_first_item_is_learned_as_in_the_inner_loop(small):
     pairs = [(stream[0], stream[0].oracle) for stream in streams]
     trials = run_trials(policy, knowledge, pairs)
     assert [own[0] for own in after.earned] == [trial.reward for trial in trials]
-    assert same(first.memory[0], fork(policy.model, 2)) and not first.edits[0]
+    assert same(first.memory[0], fork(policy.model, 2)) and not first.texts[0]
 
 
 def test_each_next_item_goes_on_from_the_last(small):
@@ -131,27 +131,27 @@ class Recorder(Learner):
 def learner(small):
     """After two items; it trains nothing, and notes lessons in `spent`."""
     policy, streams = small
-    edits = [[["a1", "a2"], ["b1"]], [["c1"], ["d1", "d2"]]]
+    texts = [[["a1", "a2"], ["b1"]], [["c1"], ["d1", "d2"]]]
     memory = [fork(policy.model, 2)]
-    return Recorder(policy, knowledge, streams, memory, edits, [[0.2, 0.9]] * 2, [0, 1], [])
+    return Recorder(policy, knowledge, streams, memory, texts, [[0.2, 0.9]] * 2, [0, 1], [])
 
 
 LESSONS = [sealkit.Lesson(["new"], 5, 1e-3), sealkit.Lesson(["other"], 5, 1e-3)]
 
 
 def test_replay_adds_earlier_self_edits_and_no_steps(learner):
-    texts = {}
+    drawn = {}
     for name, options in {"1": {}, "all": {}, "best": {"by": "reward"}}.items():
         count = None if name == "all" else 1
         replay(learner, LESSONS, count, **options)
         lessons, start = learner.spent[-1]
-        texts[name] = [lesson.texts for lesson in lessons]
+        drawn[name] = [lesson.texts for lesson in lessons]
         assert start is None and {(one.steps, one.learning_rate) for one in lessons} == {(5, 1e-3)}
-    assert texts["all"] == [["new", "a1", "a2", "b1"], ["other", "c1", "d1", "d2"]]
-    assert texts["best"] == [["new", "b1"], ["other", "d1", "d2"]]
-    assert texts["1"][0] in (["new", "a1", "a2"], ["new", "b1"])
+    assert drawn["all"] == [["new", "a1", "a2", "b1"], ["other", "c1", "d1", "d2"]]
+    assert drawn["best"] == [["new", "b1"], ["other", "d1", "d2"]]
+    assert drawn["1"][0] in (["new", "a1", "a2"], ["new", "b1"])
     replay(learner, LESSONS, 1)
-    assert [one.texts for one in learner.spent[-1][0]] == texts["1"], "the draw is the seed's"
+    assert [one.texts for one in learner.spent[-1][0]] == drawn["1"], "the draw is the seed's"
 
 
 def test_what_is_replayed_is_not_cut_off(small):

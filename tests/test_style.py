@@ -31,6 +31,7 @@ ORDER = [  # each may import those before it
     "forgetting",
     "remedies",
     "continual",
+    "remembering",
     "api",
     "estimate",
     "__main__",
