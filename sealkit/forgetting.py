@@ -39,8 +39,11 @@ class Forgetting:
 
     def end(self, remedy, minus=None):
         """Mean over all items at the end, or that minus another remedy's: (mean, low, high)."""
-        ends = self.matrix(remedy)[:, -1].mean(1)
-        return bootstrap_interval(ends - self.matrix(minus)[:, -1].mean(1) if minus else ends)
+        return bootstrap_interval(self.ends(remedy) - (self.ends(minus) if minus else 0))
+
+    def ends(self, remedy):
+        """Mean over all items at the end, of each stream: (streams,)."""
+        return self.matrix(remedy)[:, -1].mean(1)
 
     def learned(self, remedy):
         """Accuracy on each item when it was just learned: (streams, items)."""
@@ -52,8 +55,11 @@ class Forgetting:
 
     def backward_transfer(self, remedy):
         """Mean of R(N, i) − R(i, i) over the items but the last (arXiv:1706.08840)."""
-        change = self.matrix(remedy)[:, -1] - self.learned(remedy)
-        return bootstrap_interval(change[:, :-1].mean(1))
+        return bootstrap_interval(self.transfers(remedy))
+
+    def transfers(self, remedy):
+        """Backward transfer of each stream: (streams,)."""
+        return (self.matrix(remedy)[:, -1] - self.learned(remedy))[:, :-1].mean(1)
 
     def cost(self, remedy, what):
         """Mean of "steps", "tokens", "seconds" or "bytes", as a ratio to the first remedy's."""
@@ -62,22 +68,29 @@ class Forgetting:
         return float(ours / theirs)
 
     def __str__(self):
-        width = max(map(len, self.rows))
-        mean, low, high = (100 * value for value in self.control())
-        columns = "  mean at the end, %    just   kept   backward transfer    ratios to the first: "
-        lines = [f"{'remedy':<{width}}{columns}steps tokens seconds bytes  routed right"]
-        lines.append(f"{'never adapted':<{width}}  {mean:5.1f} [{low:4.1f}, {high:4.1f}]")
+        width = max(13, *map(len, self.rows))
+        lines = [f"{'':<{width}} {'at the end, %':19} just kept {'backward transfer':20} {HEAD}"]
+        lines.append(f"{'never adapted':<{width}} {interval(self.control())}")
         for remedy, rows in self.rows.items():
-            mean, low, high = (100 * value for value in self.end(remedy))
-            line = f"{remedy:<{width}}  {mean:5.1f} [{low:4.1f}, {high:4.1f}]"
-            line += f"  {self.learned(remedy).mean():6.1%} {self.kept(remedy):6.0%}"
-            mean, low, high = (100 * value for value in self.backward_transfer(remedy))
-            line += f"  {mean:+6.1f} [{low:+5.1f}, {high:+5.1f}]" + 21 * " "
-            costs = [self.cost(remedy, what) for what in ("steps", "tokens", "seconds", "bytes")]
-            line += "".join(f"{cost:{n}.2f}" for cost, n in zip(costs, (7, 7, 8, 6)))
+            line = (
+                f"{remedy:<{width}} {interval(self.end(remedy))} {self.learned(remedy).mean():4.0%}"
+            )
+            line += f" {self.kept(remedy):4.0%} {interval(self.backward_transfer(remedy), '+')}"
+            line += "".join(f"{self.cost(remedy, what):7.2f}" for what in COSTS)
             routed = [row["routed"] for row in rows if row["routed"] is not None]
-            lines.append(line + (f"  {np.mean(routed):.1%}" if routed else ""))
-        return "\n".join(lines)
+            lines.append(line + (f"{np.mean(routed):7.0%}" if routed else ""))
+        return "\n".join([*lines, NOTE])
+
+
+COSTS = "steps", "tokens", "seconds", "bytes"
+HEAD = " ".join(f"{what:>6}" for what in (*COSTS[:2], "secs", COSTS[3], "routed"))
+NOTE = "(95% bootstrap intervals over streams. Costs are ratios to the first row.)"
+
+
+def interval(values, sign=""):
+    """Mean, low and high of shares as points: "17.4 [14.1, 20.5]"."""
+    mean, low, high = (100 * value for value in values)
+    return f"{mean:{sign}5.1f} [{low:{sign}5.1f}, {high:{sign}5.1f}]"
 
 
 def plot_forgetting(forgetting, remedies=None):

@@ -1,5 +1,6 @@
 """Continual learning: streams side by side, remedies, routers, the matrix, memory that lasts."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,11 +12,14 @@ import pytest
 import torch
 
 import sealkit
+from sealkit.__main__ import main
 from sealkit.continual import Learner, anew, answers, draw_streams, forget, given, learn_in_turn
 from sealkit.forgetting import Forgetting, in_words, plot_forgetting
 from sealkit.inner_loop import run_trials, sft
-from sealkit.lora import chosen, fork, fresh, joined, mixed, side_by_side, weights_of
+from sealkit.lora import chosen, fork, fresh, joined, mixed, side_by_side
+from sealkit.outer_loop import seal, write_self_edits
 from sealkit.remedies import REMEDIES, Remedy, average, by_words, gate, newest, replay
+from sealkit.remembering import remembering
 from sealkit.tasks import knowledge
 
 LENGTH = 3
@@ -94,8 +98,6 @@ def test_the_policy_as_it_is_by_then_writes(small):
     learner = course_of(small, REMEDIES["none"])[1]
     unchanged = replace(learner, memory=[fork(policy.model, 2)])
     wanted = [(stream[1], seed) for stream, seed in zip(streams, (0, 1))]
-    from sealkit.outer_loop import write_self_edits
-
     first = write_self_edits(policy, knowledge, wanted, "stream", "questions")
     assert anew(unchanged, 1, "questions") == first != anew(learner, 1, "questions")
 
@@ -212,9 +214,11 @@ def test_orthogonal_loras_overlap_less_with_the_penalty_and_leave_the_old_ones(s
 
 
 def test_one_adapter_remedies_take_the_same_steps_and_keep_one_adapter(small):
+    policy, streams = small
+    quick = replace(policy, recipe=replace(policy.recipe, steps=1))
     for name, remedy in REMEDIES.items():
-        end = course_of(small, remedy)[-1]
-        assert [own["steps"] for own in end.spent] == [LENGTH * small[0].recipe.steps] * 2, name
+        end = course_of((quick, streams), remedy)[-1]
+        assert [own["steps"] for own in end.spent] == [LENGTH] * 2, name
         assert len(end.memory) == (LENGTH + 1 if "bank" in name else 1), name
 
 
@@ -268,7 +272,7 @@ def test_the_matrix_and_its_summary():
     assert table.kept("none") == pytest.approx(1.3 / 2.1)
     assert table.end("bank", minus="none") == (0, 0, 0)
     assert (table.cost("bank", "seconds"), table.cost("bank", "bytes")) == (1.5, 3)
-    for part in ("never adapted", "10.0 [10.0, 10.0]", "-40.0", "1.50", "50.0%", "62%"):
+    for part in ("never adapted", "10.0 [ 10.0,  10.0]", "-40.0", "1.50", "50.0%", "62%"):
         assert part in str(table)
     matplotlib.use("Agg")
     figure = plot_forgetting(table)
@@ -302,15 +306,27 @@ def test_forgetting_is_remembered_and_goes_on(small, tmp_path, monkeypatch):
         np.testing.assert_array_equal(again.matrix(name), whole.matrix(name))
 
 
-def test_what_a_stream_taught_outlives_the_process(small, tmp_path):
-    """As a stock PEFT adapter, without sealkit's own loader of policies."""
-    policy, streams = small
-    end = course_of(small, REMEDIES["replay of all"])[-1]
-    policy.load(weights_of(end.memory[0], 0))
-    policy.model.save_pretrained(tmp_path)
-    told = sealkit.answer_questions(policy.model, policy.tokenizer, streams[0])
-    rewards = list(map(knowledge.reward, streams[0], told))
-    assert rewards == pytest.approx(end.exams(range(LENGTH))[0].tolist()) and np.mean(rewards) > 0.5
+def test_what_a_stream_taught_outlives_the_process(tmp_path, monkeypatch, capsys):
+    """The command line; its memory, a stock PEFT adapter, answers in a new process."""
+    monkeypatch.setattr("sealkit.continual.REMEDIES", REMEMBERED)
+    words = [
+        "--task",
+        "stream",
+        "--streams",
+        "2",
+        "--held-out",
+        "3",
+        "--output",
+        str(tmp_path / "r"),
+    ]
+    assert not main(words)
+    told = capsys.readouterr().out
+    for part in ("2 streams of 3 passages", "never adapted", "replay of all − none", "s in all"):
+        assert part in told
+    names = {path.name for path in (tmp_path / "r").iterdir()}
+    assert names == {".lock", "run.json", "journal.jsonl", "results.json", "figure.png", "memory"}
+    rows = json.loads((tmp_path / "r" / "results.json").read_text())["replay of all"]
+    stream = draw_streams(sealkit.load_passages("bundled", "test", 3), 2, 3)[0]
     code = (
         "import sys, sealkit; from peft import PeftModel;"
         "model, tokenizer = sealkit.load_quantized();"
@@ -318,8 +334,36 @@ def test_what_a_stream_taught_outlives_the_process(small, tmp_path):
         "policy = sealkit.Policy(model, tokenizer, sealkit.recipe_for(tokenizer));"
         "print('\\n'.join(policy.write(sys.argv[2:], stops=('\\n',))))"
     )
-    asked = [q for passage in streams[0] for q in knowledge.questions(passage, policy.recipe)]
-    command = [sys.executable, "-c", code, str(tmp_path), *asked]
+    asked = [q for passage in stream for q in knowledge.questions(passage, knowledge.BUNDLED)]
+    command = [sys.executable, "-c", code, str(tmp_path / "r" / "memory"), *asked]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [answer for own in told for answer in own]
+    said, rewards = iter(done.stdout.splitlines()), []
+    for passage in stream:
+        rewards.append(knowledge.reward(passage, [next(said) for _ in passage.questions]))
+    assert rewards == pytest.approx(rows[0]["accuracy"][-1], abs=0.17)
+    assert np.mean(rewards) > np.mean(rows[0]["accuracy"][0]) + 0.2
+
+
+# --- The reward that remembers
+
+
+def test_a_reward_that_remembers_is_own_accuracy_and_that_on_earlier_items(policy, validation):
+    own, *earlier = validation[:3]
+    task, pair = remembering(knowledge, 0.25), (own, earlier)
+    asked = [knowledge.questions(one, policy.recipe) for one in validation[:3]]
+    assert task.questions(pair, policy.recipe) == asked[0] + asked[1] + asked[2]
+    right = [[q.answers[0] for q in one.questions] for one in validation[:3]]
+    wrong = ["nothing"] * len(right[1])
+    assert task.reward(pair, right[0] + right[1] + wrong) == pytest.approx(0.75 + 0.25 / 2)
+    assert task.prompt(pair, policy.recipe) == knowledge.prompt(own, policy.recipe)
+    assert task.lesson(pair, "x", policy.recipe) == knowledge.lesson(own, "x", policy.recipe)
+
+
+def test_the_outer_loop_runs_on_it(policy, validation):
+    quick = replace(policy, recipe=replace(policy.recipe, steps=1, epochs=1))
+    pairs = [(passage, validation[3:4]) for passage in validation[:2]]
+    iteration = next(seal(quick, remembering(knowledge), pairs, k=1))
+    assert iteration.names == tuple(passage.title for passage in validation[:2])
+    count = len(validation[0].questions) + len(validation[3].questions)
+    assert len(iteration.trials[0][0].answers) == count
