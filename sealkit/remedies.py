@@ -90,16 +90,18 @@ def oracle(learner, place, prompts):
 
 
 def by_words(learner, place, prompts):
-    """The adapter whose lesson shares most words with the question; common ones count less."""
+    """The adapter whose lesson has most of the question's words, common ones counting less."""
 
     def words(text):
-        return set(re.findall(r"\w+", text.lower()))
+        return Counter(re.findall(r"\w+", text.lower()))
 
     routes = []
     for lessons, own in zip(learner.texts, prompts):
         known = [words(" ".join(texts)) for texts in lessons]
         common = Counter(word for some in known for word in some)
-        scores = [[sum(1 / common[w] for w in words(q) & some) for some in known] for q in own]
+        scores = [
+            [sum(some[w] / common[w] for w in words(q) & some) for some in known] for q in own
+        ]
         routes.append([1 + int(np.argmax(row)) if row else 0 for row in scores])
     return routes
 
