@@ -45,7 +45,8 @@ class Learner:
 
     memory: a list of k adapters side by side, see `fork`; the last is the newest.
     texts: for each stream, those of each lesson. earned: its rewards when just learned.
-    seeds: one for each stream. spent: Counter of gradient steps and tokens, for each stream.
+    seeds: one for each stream. spent: Counter of gradient steps, tokens and seconds of the
+    processor, for each stream.
     """
 
     policy: Policy
@@ -117,10 +118,10 @@ def learn_in_turn(policy, task, streams, seeds, write=anew, remedy=REMEDIES["non
     spent = [Counter() for _ in streams]
     yield (learner := Learner(policy, task, streams, [start], none, none, list(seeds), spent))
     for place, items in enumerate(zip(*streams)):
-        pairs, began = list(zip(items, write(learner, place))), time.perf_counter()
+        pairs, began = list(zip(items, write(learner, place))), time.process_time()
         lessons = [task.lesson(*pair, policy.recipe) for pair in pairs]
         learner = replace(learner, memory=remedy.learn(learner, lessons))  # θ ← θ' = SFT(θ, SE)
-        seconds = (time.perf_counter() - began) / len(streams)
+        seconds = (time.process_time() - began) / len(streams)
         for own in spent:
             own.update(seconds=seconds)
         edits = [[*own, lesson.texts] for own, lesson in zip(learner.texts, lessons)]
