@@ -15,8 +15,8 @@ class Forgetting:
     A dict has "accuracy", rows of shares in [0, 1]: row i, column j is the accuracy on item j after
     i items are learned (row 0: never adapted), None where it was not examined. "routed": share of
     questions that their item's own adapter answers at the end (None without a bank). "steps",
-    "tokens", processor "seconds" of learning, "bytes" of adapters kept. Methods with (mean, low, high): 95%
-    bootstrap over streams.
+    "tokens", "seconds" of the processor, "bytes" of adapters kept. Methods with (mean, low, high):
+    95% bootstrap over streams.
 
     >>> row = {"accuracy": [[0.0, 0.0], [0.8, 0.1], [0.4, 0.6]], "routed": None}
     >>> row |= {"steps": 10, "tokens": 900, "seconds": 1.0, "bytes": 2048}
