@@ -111,7 +111,10 @@ def plot_forgetting(forgetting, remedies=None):
 
 
 def heat_map(percent, ax):
-    """One matrix (items + 1, items): cividis, which reads alike with any colour vision."""
+    """One matrix (items + 1, items): framed what was just learned, gray what was not examined.
+
+    In cividis, which reads alike with any colour vision.
+    """
     image = ax.imshow(percent, cmap="cividis", vmin=0, vmax=100)
     for (row, column), value in np.ndenumerate(percent):
         if np.isfinite(value):
@@ -121,7 +124,7 @@ def heat_map(percent, ax):
                 ax.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec="white"))
     ticks = range(percent.shape[1])
     ax.set(xticks=ticks, xticklabels=[n + 1 for n in ticks], yticks=range(len(percent)))
-    ax.set_xlabel("examined on passage (framed: just learned)")
+    ax.set(xlabel="examined on passage", facecolor="#cccccc")
     return image
 
 
