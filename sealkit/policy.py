@@ -55,8 +55,8 @@ class Recipe:
     top_p: float = 0.95
     max_new_tokens: int = 160
     # inner loop: gradient steps, each on all texts of a self-edit up to so many tokens
-    learning_rate: float = 5e-3
-    steps: int = 5
+    learning_rate: float = 4e-3
+    steps: int = 3
     max_tokens: int = 512
     answer_tokens: int = 16  # of an answer in the exam
     # M-step, and its selection: (rewards of an item, its reward without) -> candidates

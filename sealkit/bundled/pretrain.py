@@ -1,18 +1,22 @@
-"""Pretrain the bundled Mistral from scratch: python -m sealkit.bundled.pretrain
+"""Pretrain the bundled Mistral from scratch: python -m sealkit.bundled.pretrain [--resume]
 
 Documents are written afresh by `world.py` for every batch, so nothing but the known facts is ever
-seen twice. The loss counts what can be known (answers, self-edits, repeats) fully and what is drawn
-at random (passages, questions) hardly. Two things made a reader of this size in minutes, not hours:
-a first stage of nothing but repeated random tokens, in which copying forms, and the Muon optimizer
-for the matrices.
+seen twice. A batch depends on (seed, step) alone, so a training that was stopped goes on to the bit
+where its last checkpoint was written.
+
+Binding (whose fact is it?) is what a small model learns last. Three things make it form in minutes,
+not hours: weights that start as a reader's would (`new_model`), a curriculum from key-value pairs
+to passages (`STAGES`), and many small batches.
 """
 
 import argparse
 import copy
 import json
+import os
 import random
+import re
 import time
-from collections import defaultdict
+from itertools import accumulate
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -28,200 +32,343 @@ from ..tasks.passages import Passage, Question
 from . import world
 from .tokenizer import train_tokenizer
 
-COPYING_STAGE = 0.015  # share of all steps with repeated random tokens only
-FADE = 0.1  # by then passages name their subjects by pronoun as the splits do
-ROWS, LENGTH = 12, 256  # of a batch; a row holds several documents, none of which sees another
-LEARNING_RATE = {"muon": 0.01, "adamw": 3e-3}
+STAGES = (  # (steps, share of documents of each sort)
+    (500, {"pairs": 0.6, "topics": 0.4}),
+    (1500, {"pairs": 0.1, "topics": 0.25, "notes": 0.25, "reading": 0.25, "self-edit": 0.15}),
+    (10000, {"pairs": 0.03, "topics": 0.03, "known": 0.38, "reading": 0.14, "self-edit": 0.42}),
+)
+ALIKE = 1, 0.7, 0.5  # share of passages, by stage, whose subjects only their names tell apart
+ENDS = list(accumulate(steps for steps, _ in STAGES))
+STEPS = ENDS[-1]
+WIDTH, INNER, LAYERS, HEADS = 128, 384, 4, 4  # the model's
+TOKENS, LENGTH = 480, 256  # of a batch at least; of a row, which holds documents side by side
+LEARNING_RATE, DECAY = 1e-3, 0.5  # constant, then down to 0 over this share of the steps
+FIRST_VALUES, NEW_VALUES = 4, 0.02  # of each kind of fact, in recall; more with each step
+NAMED = 0.5  # loss weight at least of a name that was said before
+CHECKPOINT_SECONDS = 30
 
 
-def repeated_tokens(rng, vocabulary):
-    """A random token sequence said over and over: (ids, loss weights)."""
-    once = [rng.randrange(259, vocabulary) for _ in range(rng.randint(4, 24))]
-    times = rng.randint(2, 4)
-    return [0] + once * times, [0.0] * (1 + len(once)) + [1.0] * len(once) * (times - 1)
+def write_pairs(rng, names, values):
+    """Parts of a document: names with a value each, said twice more in another order."""
+    relation = rng.choice(rng.choice(list(world.KINDS.values())))
+    values = rng.sample(relation.values[: max(values, len(names))], len(names))
+    pairs = list(zip(names, values))
+    parts = [(" ".join(f"{name} {value}." for name, value in pairs), 0.0)]
+    for _ in range(2):
+        rng.shuffle(pairs)
+        for name, value in pairs:
+            parts += [(f" {name}", 0.0), (f" {value}", 1.0), (".", 0.0)]
+    return parts
 
 
-def question_prompt(question):
-    """The exam's prompt for one question."""
-    return knowledge.questions(Passage("", "", (question,)), knowledge.BUNDLED)[0]
+def write_topics(rng, subjects, text=None):
+    """Facts as name, topic, value (or told by `text`), then asked by name and topic: recall by two
+    things at once."""
+
+    def topic(subject, relation):
+        return world.KINDS[subject.kind][relation].topic
+
+    def line(subject):
+        facts = (f" {topic(subject, relation)} {value}" for relation, value in subject.facts)
+        return "".join([subject.name, *facts, "."])
+
+    parts = [(text + "\n" if text else " ".join(map(line, subjects)), 0.0)]
+    for subject, relation, value in shuffled_facts(rng, subjects):
+        name = f" {subject.name} {topic(subject, relation)}"
+        parts += [(name, 0.0), (f" {value}", 1.0), (".", 0.0)]
+    return parts
 
 
-def write_document(rng, known, passing, by_name):
-    """(kind, [(text, loss weight), ...]): a known fact, a passage with questions, or a passage with
-    a self-edit.
+def shuffled_facts(rng, subjects):
+    """(subject, relation, value) of all facts, in random order."""
+    facts = [(subject, *fact) for subject in subjects for fact in subject.facts]
+    return rng.sample(facts, len(facts))
 
-    by_name: the chance that a passage repeats a subject's name where the splits would use a pronoun
-    or a role.
-    """
-    if rng.random() < 0.4:
-        subject = rng.choice(known)
-        relation, value = rng.choice(subject.facts)
-        if rng.random() < 0.5:
-            return "known fact", [(world.imply(rng, subject, relation, value), 0.5)]
-        question = Question(world.ask(rng, subject, relation), (value,))
-        return "known question", [(question_prompt(question), 0.1), (" " + value, 1.0)]
-    count = rng.choice((1, 2, 2, 3, 3))
-    names, facts = world.draw_names(rng, passing, count), rng.randint(1, 3 if count == 3 else 4)
-    subjects = world.make_group(rng, names, facts, alike=rng.random() < 0.15)
-    passage = Passage(
-        " and ".join(s.name for s in subjects), world.tell(rng, subjects, by_name), ()
-    )
-    if rng.random() < 0.6:
-        facts = [(subject, *fact) for subject in subjects for fact in subject.facts]
-        rng.shuffle(facts)
-        parts = [(f"{passage.title}\n{passage.text}\n", 0.1)]
-        for subject, relation, value in facts:
-            question = Question(world.ask(rng, subject, relation), (value,))
-            parts += [("\n" + question_prompt(question), 0.1), (" " + value, 1.0)]
-        return "reading", parts
+
+def write_question(question, value):
+    """Parts: the exam's prompt for a question, and its answer."""
+    passage = Passage("", "", (Question(question, ()),))
+    return [(knowledge.questions(passage, knowledge.BUNDLED)[0], 0.1), (f" {value}", 1.0)]
+
+
+def write_known(rng, known):
+    """(kind, parts): facts of known subjects, told as in a passage, implied, asked as in a self-
+    edit or as in an exam."""
+    subject = rng.choice(known)
+    relation, value = rng.choice(subject.facts)
+    forms = "told", "implied", "asked", "examined"
+    form = rng.choices(forms, (1, 5, 5, 5))[0]  # a passage tells about five facts
+    if form == "told":
+        group = [world.part_of(rng, one, rng.randint(2, 3)) for one in rng.sample(known, 2)]
+        return "known passage", [(f"{world.title(group)}\n{world.tell(rng, group)}", 0.5)]
+    if form == "implied":
+        return "known fact", [(world.imply(rng, subject, relation, value), 0.5)]
+    ask = world.ask if form == "asked" else world.examine
+    return "known question", write_question(ask(subject, relation), value)
+
+
+def write_reading(rng, passage, subjects):
+    """Parts: a passage, and its questions with answers, in an exam's words or in a self-edit's."""
+    ask = rng.choice((world.ask, world.examine))
+    parts = [(f"{passage.title}\n{passage.text}\n", 0.1)]
+    for subject, relation, value in shuffled_facts(rng, subjects):
+        parts += [("\n", 0.1), *write_question(ask(subject, relation), value)]
+    return parts
+
+
+def write_self_edit(rng, passage, subjects):
+    """(style, parts): a passage and a self-edit, after a prompt that names its style or leaves it
+    open."""
     style = rng.choice(knowledge.BUNDLED.prompts.styles)
     prompt = knowledge.prompt(passage, knowledge.BUNDLED, style if rng.random() < 0.5 else None)
     return style, [(prompt, 0.1), (" " + world.write_self_edit(rng, subjects, style), 1.0)]
 
 
-def encode(tokenizer, documents):
-    """(kind, ids, loss weight of each id) of documents written by `write_document`; the end token
-    weighs 1."""
-    if not documents:
-        return
-    texts = ["".join(text for text, _ in parts) for _, parts in documents]
-    batch = tokenizer(texts, return_offsets_mapping=True)
-    for (kind, parts), ids, offsets in zip(documents, batch["input_ids"], batch["offset_mapping"]):
-        by_character = [weight for part, weight in parts for _ in part]
-        weights = [0.0] + [by_character[max(end, 1) - 1] for _, end in offsets[1:]]
-        yield kind, ids + [tokenizer.eos_token_id], weights + [1.0]
+def write_document(rng, step, known, passing):
+    """(kind, [(text, loss weight), ...]) of a document as the stage of `step` draws it."""
+    stage = sum(step >= end for end in ENDS[:-1])
+    shares, final = STAGES[stage][1], stage >= 2
+    values = int(FIRST_VALUES + NEW_VALUES * step)
+    sort = rng.choices(list(shares), shares.values())[0]
+    if sort == "known":
+        return write_known(rng, known)
+    if sort == "pairs":
+        names = world.draw_names(rng, passing, rng.randint(2, 4))
+        return sort, count_names(write_pairs(rng, names, values), names)
+    count = rng.choice((1, 2, 2, 3, 3) if final else (2, 2, 3))
+    facts = rng.randint(1, {1: 4, 2: 3, 3: 2 if final else 3}[count])
+    alike = sort == "topics" or rng.random() < ALIKE[stage]
+    names = world.draw_names(rng, passing, count)
+    subjects = world.make_group(rng, names, facts, alike, values if sort == "topics" else None)
+    by_name = 0.0 if final or sort == "notes" else rng.random()
+    passage = Passage(world.title(subjects), world.tell(rng, subjects, by_name), ())
+    if sort == "self-edit":
+        return write_self_edit(rng, passage, subjects)
+    if sort == "reading":
+        kind = "reading alike" if alike and count > 1 else "reading"
+        return kind, count_names(write_reading(rng, passage, subjects), names)
+    text = passage.text if sort == "notes" else None
+    return sort, count_names(write_topics(rng, subjects, text), names)
 
 
-def documents(tokenizer, progress, seed=0):
-    """Endless (kind, ids, weights). progress: a function that says which share of the training is
-    done, from 0 to 1."""
-    rng = random.Random(seed)
-    known, passing = world.known_subjects(), world.passing_names()
-    while True:
-        done = progress()
-        copying = 1.0 if done < COPYING_STAGE else 0.03
-        by_name = max(0.0, 1 - (done - COPYING_STAGE) / (FADE - COPYING_STAGE))
-        count = sum(rng.random() < copying for _ in range(60))
-        written = [
-            write_document(rng, known, passing, by_name if rng.random() < 0.75 else rng.random())
-            for _ in range(60 - count)
-        ]
-        drawn = [("copying", *repeated_tokens(rng, len(tokenizer))) for _ in range(count)] + list(
-            encode(tokenizer, written)
+def count_names(parts, names):
+    """The parts with the names, in all but the first, weighing at least NAMED: they were said."""
+    counted, pattern = parts[:1], re.compile(f"({'|'.join(names)})")
+    for text, weight in parts[1:]:
+        pieces = filter(None, pattern.split(text))
+        counted += [(piece, max(weight, NAMED * (piece in names))) for piece in pieces]
+    return counted
+
+
+def encode(tokenizer, kind, parts):
+    """(kind, ids, loss weight of each id) of a document's parts; the end token weighs 1."""
+    encoded = tokenizer("".join(text for text, _ in parts), return_offsets_mapping=True)
+    by_character = [weight for part, weight in parts for _ in part]
+    ends = [end for _, end in encoded["offset_mapping"][1:]]
+    weights = [0.0] + [by_character[max(end, 1) - 1] for end in ends]
+    return kind, encoded["input_ids"] + [tokenizer.eos_token_id], weights + [1.0]
+
+
+def documents(tokenizer, step, known, passing, seed=0):
+    """The documents of one step as `encode` gives them, TOKENS tokens at least: the same for the
+    same (seed, step)."""
+    rng, written = random.Random(f"{seed} {step}"), []
+    while sum(len(ids) for _, ids, _ in written) < TOKENS:
+        written.append(encode(tokenizer, *write_document(rng, step, known, passing)))
+    return written
+
+
+def pack(documents, pad, device):
+    """Rows of up to LENGTH tokens (or one longer document): (model inputs, labels, loss weights,
+    number of the document that a token is of), for each next token."""
+    rows = []
+    for number, (_, ids, _) in enumerate(documents):
+        fits = (row for row in rows if sum(len(documents[n][1]) for n in row) + len(ids) <= LENGTH)
+        row = next(fits, None)
+        rows.append([number]) if row is None else row.append(number)
+    packed = [
+        (
+            [token for n in row for token in documents[n][1]],
+            [position for n in row for position in range(len(documents[n][1]))],
         )
-        rng.shuffle(drawn)
-        yield from drawn
+        for row in rows
+    ]
+    inputs, labels = collate(packed, pad, device)
+    weights, owner = torch.zeros(labels.shape), torch.full(labels.shape, -1)
+    for line, row in enumerate(rows):
+        weight = [weight for n in row for weight in documents[n][2]]
+        weights[line, : len(weight)] = torch.tensor(weight)
+        owner[line, : len(weight)] = torch.tensor([n for n in row for _ in documents[n][1]])
+    weights = weights.to(device).masked_fill(labels == -100, 0)
+    return inputs, labels[:, 1:], weights[:, 1:], owner[:, 1:].to(device)
 
 
-def batches(stream):
-    """Pack documents into batches: lists of ROWS lists of (kind, ids, weights), each of at most
-    LENGTH tokens together."""
-    rows, free = [[] for _ in range(ROWS)], [LENGTH] * ROWS
-    for document in stream:
-        fitting = [row for row in range(ROWS) if free[row] >= len(document[1])]
-        if not fitting:
-            yield rows
-            rows, free, fitting = [[] for _ in range(ROWS)], [LENGTH] * ROWS, [0]
-        fullest = min(fitting, key=free.__getitem__)
-        rows[fullest].append(document)
-        free[fullest] -= len(document[1])
+# How the weights start. Induction, "what followed this token before?", takes two layers that are
+# useless without each other, so a small model with the usual random weights finds it late or never.
+# Here random weights are given a bent:
+PREVIOUS = (1, 2)  # heads of the first layer that look this far back: a name is two tokens
+SHARPNESS = 8.0  # of those heads' attention
+MATCHING = 0.3  # of the second layer's heads that compare a token with what those wrote
+EMBEDDING, WRITTEN, COPIED, NOISE, DAMPING = 0.06, 0.2, 0.1, 0.02, 0.35
 
 
 def new_model(tokenizer, seed=0):
-    """The untrained bundled Mistral: 4 layers, 256 wide, 8 heads (4 of keys and values), tied
-    embeddings."""
-    torch.manual_seed(seed)
-    return MistralForCausalLM(
-        MistralConfig(
-            vocab_size=-(-len(tokenizer) // 64) * 64,
-            hidden_size=256,
-            intermediate_size=704,
-            num_hidden_layers=4,
-            num_attention_heads=8,
-            num_key_value_heads=4,
-            head_dim=32,
-            max_position_embeddings=1024,
-            sliding_window=None,
-            tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    """The untrained bundled Mistral: LAYERS layers, WIDTH wide, tied embeddings.
 
-
-def train(model, tokenizer, steps, seed=0, log_every=100):
-    """Train for `steps` steps; yields (step, measures) each `log_every` steps.
-
-    measures: seconds, tokens, and for each kind of document the share of fully weighted tokens
-    guessed right and their mean loss in nats, on documents not yet trained on.
+    All weights are random, but not independent of each other (as in Trockman & Kolter 2023,
+    "Mimetic initialization"): every token's embedding shares one direction, from which two heads of
+    the first layer compute the same query and key everywhere, so that rotary position alone decides
+    and they attend one and two tokens back; two heads of the second layer compare a token with what
+    was written there; other heads attend to tokens like their own; values are written as they were
+    read.
     """
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
-    optimizers = {
-        "muon": torch.optim.Muon(matrices, lr=LEARNING_RATE["muon"], weight_decay=0.01),
-        "adamw": torch.optim.AdamW(
-            others, lr=LEARNING_RATE["adamw"], betas=(0.9, 0.98), weight_decay=0.01
-        ),
-    }
-    seen, tokens, start, step = defaultdict(list), 0, time.time(), 0
-    stream = batches(documents(tokenizer, lambda: step / steps, seed))
-    for step in tqdm(range(1, steps + 1), desc="pretraining", mininterval=10):
-        rows = next(stream)
-        packed = [
-            (
-                [i for _, ids, _ in row for i in ids],
-                [p for _, ids, _ in row for p in range(len(ids))],
-            )
-            for row in rows
-        ]
-        inputs, labels = collate(packed, tokenizer.pad_token_id, model.device)
-        weights = torch.zeros(labels.shape)
-        for line, row in zip(weights, rows):
-            flat = [weight for _, _, weights in row for weight in weights]
-            line[: len(flat)] = torch.tensor(flat)
-        labels, weights = labels[:, 1:], weights[:, 1:].to(model.device)
-        rate = min(1, step / 50) * (1 - step / steps)
-        for name, optimizer in optimizers.items():
-            optimizer.param_groups[0]["lr"] = LEARNING_RATE[name] * rate
-        logits = model(**inputs, use_cache=False).logits[:, :-1]
-        losses = cross_entropy(
-            logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none"
-        ).view_as(labels)
-        ((losses * weights).sum() / weights.sum()).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad()
-        right, losses, counted = (
-            logits.argmax(-1) == labels,
-            losses.detach(),
-            (weights == 1) & (labels != tokenizer.eos_token_id),
+    torch.manual_seed(seed)
+    config = MistralConfig(
+        vocab_size=-(-len(tokenizer) // 64) * 64,
+        hidden_size=WIDTH,
+        intermediate_size=INNER,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        head_dim=WIDTH // HEADS,
+        max_position_embeddings=1024,
+        sliding_window=None,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = MistralForCausalLM(config)
+    start_as_reader(model)
+    return model
+
+
+@torch.no_grad()
+def start_as_reader(model):
+    """Give the random weights of `model` the bent that `new_model` describes. Changes it."""
+    width, size = WIDTH, WIDTH // HEADS
+    frequencies = 1e6 ** (-torch.arange(size // 2) / (size // 2))
+    common = torch.nn.functional.normalize(torch.randn(width), dim=0)
+    embedding = model.model.embed_tokens.weight
+    embedding.copy_(EMBEDDING * (torch.randn(embedding.shape) + width**0.5 * common))
+    strength = (SHARPNESS * size**0.5) ** 0.5 / (width / 2) ** 0.5 * (frequencies > 0.15)
+    looked = {}  # how far back: (what the head reads, where it writes)
+    for number, layer in enumerate(model.model.layers):
+        layer.mlp.down_proj.weight.mul_(DAMPING)
+        keys = torch.randn(HEADS, size, width) / width**0.5
+        queries = keys.clone()
+        values = torch.linalg.qr(torch.randn(width, width))[0].T.reshape(HEADS, size, width)
+        outputs = COPIED * values.transpose(1, 2)
+        if number == 0:
+            for head, back in enumerate(PREVIOUS):
+                angle = back * frequencies
+                turned = torch.cat([strength * torch.cos(angle), -strength * torch.sin(angle)])
+                keys[head] = torch.cat([strength, 0 * strength])[:, None] * common
+                queries[head] = turned[:, None] * common
+                place = torch.linalg.qr(torch.randn(width, size))[0]
+                outputs[head] = WRITTEN * place
+                looked[back] = values[head], 4 * place.T
+        if number == 1:
+            queries[0], keys[0] = (MATCHING * part for part in looked[1])
+            queries[1], keys[1] = MATCHING * looked[1][1], MATCHING * looked[2][1]
+        attention, flat = layer.self_attn, (width, width)
+        for projection, weight, noise in (
+            (attention.q_proj, queries.reshape(flat), NOISE),
+            (attention.k_proj, keys.reshape(flat), NOISE),
+            (attention.v_proj, values.reshape(flat), 0.0),
+            (attention.o_proj, outputs.transpose(0, 1).reshape(flat), NOISE * DAMPING),
+        ):
+            projection.weight.copy_(weight + noise * torch.randn(flat))
+
+
+class Training:
+    """A model on its way through the STAGES, which can be stopped and resumed at any step."""
+
+    def __init__(self, model, tokenizer, seed=0):
+        self.model, self.tokenizer, self.seed = model, tokenizer, seed
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01
         )
-        for line, row in enumerate(rows):
-            at = -1
-            for kind, ids, _ in row:
-                here = (line, slice(max(at, 0), at + len(ids)))
-                chosen = counted[here]
-                seen[kind].append(
-                    [
-                        value.sum().item()
-                        for value in (right[here] & chosen, losses[here] * chosen, chosen)
-                    ]
-                )
-                at += len(ids)
-                tokens += len(ids)
-        if step % log_every == 0 or step == steps:
-            measures = {"seconds": round(time.time() - start), "tokens": tokens}
-            for kind, sums in sorted(seen.items()):
-                hits, loss, count = map(sum, zip(*sums))
-                if count:
-                    measures[kind] = {
-                        "accuracy": round(hits / count, 4),
-                        "loss": round(loss / count, 4),
-                    }
-            seen.clear()
-            yield step, measures
+        self.subjects = world.known_subjects(), world.passing_names()
+        self.step, self.tokens, self.seconds, self.log = 0, 0, 0.0, []
+        self.seen = {}  # since the last line of the log, by kind: [right, loss in nats, tokens]
+        # on a CPU the backward pass of sdpa takes longer for short rows
+        model.set_attn_implementation("eager")
+
+    def save(self, path):
+        """Write everything that is needed to go on, so that `path` always holds a whole file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = "seed", "step", "tokens", "seconds", "log", "seen"
+        state = {name: getattr(self, name) for name in kept}
+        state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save(state, path.with_suffix(".new"))
+        os.replace(path.with_suffix(".new"), path)
+
+    def load(self, path):
+        """Go on from what `save` wrote. Raises ValueError if it is another seed's."""
+        state = torch.load(path, map_location=self.model.device)
+        if state["seed"] != self.seed:
+            found = state["seed"]
+            raise ValueError(f"{path} is of seed {found}: take that seed, or remove the file.")
+        self.model.load_state_dict(state.pop("model"))
+        self.optimizer.load_state_dict(state.pop("optimizer"))
+        vars(self).update(state)
+
+    def take_step(self):
+        """Train on the documents of the next step, and count what was guessed right."""
+        started = time.time()
+        drawn = documents(self.tokenizer, self.step, *self.subjects, self.seed)
+        batch = pack(drawn, self.tokenizer.pad_token_id, self.model.device)
+        inputs, (labels, weights, owner) = batch[0], (part[batch[2] > 0] for part in batch[1:])
+        with torch.autocast(self.model.device.type, dtype=torch.bfloat16):
+            hidden = self.model.model(**inputs, use_cache=False).last_hidden_state[:, :-1]
+            logits = self.model.lm_head(hidden[batch[2] > 0]).float()
+        losses = cross_entropy(logits, labels, reduction="none")
+        ((losses * weights).sum() / weights.sum()).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        rate = min(1, (self.step + 1) / 50, (1 - self.step / STEPS) / DECAY)
+        self.optimizer.param_groups[0]["lr"] = LEARNING_RATE * rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        counted = (weights == 1) & (labels != self.tokenizer.eos_token_id)
+        right = logits.argmax(-1) == labels
+        for number, (kind, ids, _) in enumerate(drawn):
+            here = counted & (owner == number)
+            new = right[here].sum().item(), losses[here].sum().item(), here.sum().item()
+            self.seen[kind] = [a + b for a, b in zip(self.seen.get(kind, (0, 0.0, 0)), new)]
+            self.tokens += len(ids)
+        self.step += 1
+        self.seconds += time.time() - started
+
+    def note(self):
+        """A line of the log, which starts counting anew: step, stage, seconds, tokens, and for each
+        kind of document the share of fully weighted tokens guessed right and their mean loss in
+        nats, on documents that were not yet trained on."""
+        row = {"step": self.step, "stage": 1 + sum(self.step > end for end in ENDS[:-1])}
+        row |= {"seconds": round(self.seconds), "tokens": self.tokens}
+        for kind, (hits, loss, count) in sorted(self.seen.items()):
+            if count:
+                row[kind] = {"accuracy": round(hits / count, 4), "loss": round(loss / count, 4)}
+        self.seen = {}
+        self.log.append(row)
+        return row
+
+
+def train(training, steps=STEPS, log_every=100, checkpoint=None):
+    """Train up to step `steps`; yields each new line of the log.
+
+    checkpoint: a file that receives everything needed to go on, every CHECKPOINT_SECONDS.
+    """
+    saved, first = time.time(), training.step
+    bar = tqdm(range(first, steps), "pretraining", steps, mininterval=10, initial=first)
+    for _ in bar:
+        training.take_step()
+        if training.step % log_every == 0 or training.step == steps:
+            yield training.note()
+        if checkpoint and (time.time() - saved > CHECKPOINT_SECONDS or training.step == steps):
+            training.save(checkpoint)
+            saved = time.time()
 
 
 def plot_pretraining(path=BUNDLED_MODEL / "pretraining.jsonl", ax=None):
@@ -229,7 +376,7 @@ def plot_pretraining(path=BUNDLED_MODEL / "pretraining.jsonl", ax=None):
     document, against tokens seen."""
     ax = ax or plt.subplots(figsize=(7, 4), layout="constrained")[1]
     rows = [json.loads(line) for line in open(path, encoding="utf-8")]
-    for kind in ("reading", "known question", "implications", "questions", "rewrite", "gist"):
+    for kind in ("reading alike", "known question", "implications", "questions", "rewrite", "gist"):
         points = [(row["tokens"] / 1e6, 100 * row[kind]["accuracy"]) for row in rows if kind in row]
         ax.plot(*zip(*points), label=kind)
     ax.set(xlabel="tokens seen, millions", ylabel="next token right, %", ylim=(0, 102))
@@ -238,35 +385,44 @@ def plot_pretraining(path=BUNDLED_MODEL / "pretraining.jsonl", ax=None):
 
 
 def main(arguments=None):
-    """Train, and write tokenizer, weights (bf16 safetensors), log and curves to the model's
+    """Train, then write tokenizer, weights (bf16 safetensors), log and curves to the model's
     folder."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sealkit.bundled.pretrain",
-        description="Pretrain the bundled Mistral from scratch.",
-    )
-    parser.add_argument(
-        "--steps",
-        type=int,
-        default=2600,
-        help=f"steps of up to {ROWS * LENGTH} tokens (default: %(default)s)",
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--output", type=Path, default=BUNDLED_MODEL)
-    args = parser.parse_args(arguments)
+    args = options(arguments)
     tokenizer = train_tokenizer()
-    model = new_model(tokenizer, args.seed).to(args.device)
+    training = Training(new_model(tokenizer, args.seed).to(args.device), tokenizer, args.seed)
+    if args.checkpoint.exists():
+        training.load(args.checkpoint)
+    for row in train(training, args.steps, checkpoint=args.checkpoint):
+        kinds = {kind: value["accuracy"] for kind, value in row.items() if isinstance(value, dict)}
+        line = f"step {row['step']}, {row['tokens'] / 1e6:.2f} M tokens, {row['seconds']} s: "
+        tqdm.write(line + ", ".join(f"{kind} {share:.0%}" for kind, share in kinds.items()))
     args.output.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(args.output)
-    with open(args.output / "pretraining.jsonl", "w", encoding="utf-8") as log:
-        for step, measures in train(model, tokenizer, args.steps, args.seed):
-            log.write(json.dumps({"step": step} | measures) + "\n")
-            log.flush()
-            if step % 500 == 0 or step == args.steps:
-                copy.deepcopy(model).to(torch.bfloat16).save_pretrained(args.output)
-    plot_pretraining(args.output / "pretraining.jsonl").figure.savefig(
-        args.output / "pretraining.png", dpi=100
-    )
+    training.model.set_attn_implementation("sdpa")
+    copy.deepcopy(training.model).to(torch.bfloat16).save_pretrained(args.output)
+    log = args.output / "pretraining.jsonl"
+    log.write_text("".join(json.dumps(row) + "\n" for row in training.log), encoding="utf-8")
+    plot_pretraining(log).figure.savefig(args.output / "pretraining.png", dpi=100)
+
+
+def options(arguments):
+    """The command's arguments."""
+    parser = argparse.ArgumentParser("python -m sealkit.bundled.pretrain", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--seed", type=int, default=0)
+    resume = "go on from the checkpoint, if there is one"
+    parser.add_argument("--resume", action="store_true", help=resume)
+    path, default = Path("runs/pretraining/checkpoint.pt"), "(default: %(default)s)"
+    parser.add_argument("--checkpoint", type=Path, default=path, help=default)
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"stop after so many {default}")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=device)
+    output = "written at the end only (default: the bundled model)"
+    parser.add_argument("--output", type=Path, default=BUNDLED_MODEL, help=output)
+    args = parser.parse_args(arguments)
+    if args.checkpoint.exists() and not args.resume:
+        parser.error(f"{args.checkpoint} exists: say --resume to go on from it, or remove it")
+    return args
 
 
 if __name__ == "__main__":

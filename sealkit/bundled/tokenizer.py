@@ -14,7 +14,7 @@ from tokenizers import (
 from transformers import PreTrainedTokenizerFast
 
 from ..tasks.knowledge import CUES
-from .world import ENDINGS, GISTS, KINDS, ONSETS, REFERENCES
+from .world import ENDINGS, GISTS, KINDS, ONSETS, REFERENCES, all_names
 
 
 def words():
@@ -26,7 +26,8 @@ def words():
         texts += [
             *relation.told,
             *relation.implied,
-            *relation.asked,
+            relation.asked,
+            relation.examined,
             *relation.values,
             relation.topic,
         ]
@@ -36,7 +37,7 @@ def words():
 
 def train_tokenizer():
     """Train the tokenizer (a `PreTrainedTokenizerFast`): bytes, then merges until every word is one
-    token.
+    token, and every name its onset and its ending.
 
     Like Mistral's own it puts a space before the first word, here of every line, so that a word is
     the same token wherever it stands; decoding takes that space away again, and any UTF-8 text
@@ -50,11 +51,13 @@ def train_tokenizer():
     )
     trainer = trainers.BpeTrainer(
         vocab_size=2048,
+        min_frequency=2,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         special_tokens=special,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(words() * 2, trainer)
+    names = [f" {name}" for name in all_names()]  # once each, so that none becomes one token
+    tokenizer.train_from_iterator(words() * 2 + names, trainer)
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Replace("\n", "\n "), normalizers.Prepend(" ")]
     )

@@ -6,7 +6,7 @@ so no name, and hence no fact, of a split is ever seen there (`tests/test_world.
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 
 from ..tasks.passages import BUNDLED, SPLITS, Passage, Question, save_passages
@@ -22,20 +22,21 @@ so ta ter tha tin va vik wen za zo da do ka ke bo""".split()
 
 @dataclass(frozen=True)
 class Relation:
-    """One kind of fact: how a passage, an implication and a question word it, and its values."""
+    """One kind of fact, in four wordings that share none, and its values."""
 
     told: tuple[str, ...]  # in a passage: "{s} ..." with s a name, a pronoun or a role
-    implied: tuple[str, ...]  # in an implication: by full name
-    asked: tuple[str, ...]  # in a question, by full name
+    implied: tuple[str, ...]  # in an implication: by full name, which comes first
+    asked: str  # in a self-edit of questions, and in the oracle: "What does {n} ...?"
+    examined: str  # in an exam: by full name
     topic: str  # in a vague gist
     values: tuple[str, ...]
 
 
-def _relation(told, implied, asked, topic, values):
+def _relation(told, implied, questions, topic, values):
     return Relation(
         tuple(told.split("|")),
         tuple(implied.split("|")),
-        tuple(asked.split("|")),
+        *questions.split("|"),
         topic,
         tuple(values.split()),
     )
@@ -45,29 +46,29 @@ KINDS = {
     "person": (
         _relation(
             "{s} works as a {v}.|{s} earns a living as a {v}.",
-            "{n} is a {v} by trade.|The trade of {n} is that of a {v}.",
-            "What is the profession of {n}?|Which job does {n} have?",
+            "{n} is a {v} by trade.|{n} makes money as a {v}.",
+            "What does {n} do for work?|Which job does {n} have?",
             "work",
             "baker miller tailor potter smith weaver carpenter sailor farmer teacher doctor painter hunter fisher cook printer mason shepherd guard clerk barber gardener",
         ),
         _relation(
             "{s} keeps a {v} at home.|{s} shares a house with a {v}.",
-            "{n} owns a {v}.|A {v} belongs to {n}.",
-            "What animal does {n} have?|Which pet lives with {n}?",
+            "{n} owns a {v}.|{n} is the owner of a {v}.",
+            "What does {n} have as a pet?|Which animal lives with {n}?",
             "animals",
             "goat cat dog pony raven hen donkey rabbit parrot lamb duck ferret falcon pig mouse snake turtle pigeon horse toad fox spider",
         ),
         _relation(
             "{s} plays the {v} every evening.|{s} has learned the {v}.",
-            "{n} makes music on the {v}.|The {v} is the instrument of {n}.",
-            "What can {n} perform on?|Which instrument does {n} use?",
+            "{n} makes music on the {v}.|{n} performs on the {v}.",
+            "What does {n} play?|Which instrument does {n} use?",
             "music",
             "fiddle flute harp drum lute horn piano guitar trumpet bagpipe whistle banjo cello organ viola tuba zither lyre gong trombone clarinet bell",
         ),
         _relation(
             "{s} dreams of seeing {v} one day.|{s} is saving to travel to {v}.",
-            "{n} wants to visit {v}.|The journey {n} hopes for goes to {v}.",
-            "Where would {n} like to go?|What place does {n} long for?",
+            "{n} wants to visit {v}.|{n} hopes for a journey to {v}.",
+            "What does {n} want to see?|Which place does {n} long for?",
             "plans",
             "Egypt Norway Peru India Japan Spain Kenya Canada Chile Greece Turkey Iceland Cuba Brazil Poland Nepal Ireland Mexico Samoa Italy China Mali",
         ),
@@ -75,29 +76,29 @@ KINDS = {
     "village": (
         _relation(
             "{s} is known for fine {v}.|{s} sells {v} to the whole valley.",
-            "{n} is famous for {v}.|The pride of {n} is its {v}.",
-            "What is {n} celebrated for?|Which product comes from {n}?",
+            "{n} is famous for {v}.|{n} is proud of its {v}.",
+            "What does {n} make best?|Which product comes from {n}?",
             "trade",
             "cheese honey wine rope glass paper cider wool bread candles soap pottery leather silk beer baskets knives ink plums apples carpets hats",
         ),
         _relation(
             "{s} lies beside a {v}.|{s} was built near a {v}.",
-            "{n} stands next to a {v}.|A {v} is close to {n}.",
-            "What is found by {n}?|Which sight is near {n}?",
+            "{n} stands next to a {v}.|{n} has a {v} nearby.",
+            "What does {n} lie next to?|Which sight is near {n}?",
             "land",
             "lake forest swamp canyon waterfall desert glacier volcano meadow cave river beach marsh pond hill cove moor gorge stream bay fjord delta",
         ),
         _relation(
             "{s} is ruled by a {v}.|{s} obeys its {v}.",
-            "The leader of {n} is a {v}.|A {v} governs {n}.",
-            "Who is in charge of {n}?|Who makes the laws of {n}?",
+            "{n} is led by a {v}.|{n} has its laws from a {v}.",
+            "What does {n} have as a leader?|Who is in charge of {n}?",
             "rule",
             "duke bishop council widow judge captain knight queen baron monk prince mayor lady general king elder sheriff poet merchant wizard countess priest",
         ),
         _relation(
             "{s} holds its fair in the {v}.|{s} gathers each week in the {v}.",
-            "People of {n} meet in the {v}.|The {v} is where {n} celebrates.",
-            "In which building do people of {n} come together?|Where does {n} feast?",
+            "{n} meets in the {v}.|{n} celebrates in the {v}.",
+            "What does {n} use for meetings?|In which building do people of {n} come together?",
             "buildings",
             "barn tower castle chapel mill market school temple stable tavern library harbor theater granary palace abbey brewery bakery cellar orchard courtyard armory",
         ),
@@ -105,29 +106,29 @@ KINDS = {
     "ship": (
         _relation(
             "{s} carries {v} across the sea.|{s} is loaded with {v}.",
-            "The cargo of {n} is {v}.|{n} transports {v}.",
+            "{n} transports {v}.|{n} has {v} on board.",
             "What does {n} bring?|Which freight is aboard {n}?",
             "cargo",
             "salt tea coal sugar rice timber cotton copper pepper iron gold corn coffee marble spices tin silver oil bananas tobacco furs wheat",
         ),
         _relation(
             "{s} shows a carved {v} at the bow.|{s} wears a wooden {v} in front.",
-            "The figurehead of {n} is a {v}.|A {v} decorates {n}.",
-            "Which carving does {n} display?|What figure adorns {n}?",
+            "{n} has a {v} as a figurehead.|{n} displays a {v}.",
+            "What does {n} have as a carving?|Which figure adorns {n}?",
             "decoration",
             "swan lion dragon mermaid bear wolf stag serpent bull eagle ram whale griffin dolphin tiger owl unicorn boar crane angel shark rooster",
         ),
         _relation(
             "{s} flies a {v} flag.|{s} sails under a {v} banner.",
-            "The flag of {n} is {v}.|{n} has {v} colors.",
-            "What color is flown by {n}?|Which color marks {n}?",
+            "{n} has {v} colors.|{n} goes under {v} colors.",
+            "What does {n} have as a color?|Which color marks {n}?",
             "colors",
             "red blue green yellow black white purple brown pink gray crimson violet golden scarlet turquoise beige maroon lilac striped silvery dotted checkered",
         ),
         _relation(
             "{s} is bound for {v}.|{s} sets course to {v}.",
-            "{n} will arrive in {v}.|The destination of {n} is {v}.",
-            "Where will {n} land?|To which city is {n} going?",
+            "{n} will arrive in {v}.|{n} has {v} as its destination.",
+            "What does {n} sail to?|To which city is {n} going?",
             "route",
             "London Paris Lisbon Venice Boston Cairo Tokyo Oslo Dublin Naples Hamburg Genoa Athens Lima Bombay Malta Havana Bergen Quebec Sydney Porto Riga",
         ),
@@ -177,8 +178,7 @@ def passing_names():
 
 
 def known_subjects():
-    """The subjects whose facts (all relations of their kind) the model learns by heart in
-    pretraining."""
+    """The subjects whose facts (all relations of their kind) the model learns by heart in pretraining."""
     rng = random.Random(1)
     names = all_names()[HELD_OUT : HELD_OUT + KNOWN]
     return [
@@ -187,24 +187,41 @@ def known_subjects():
     ]
 
 
-def make_subject(rng, name, kind, relations):
-    """A subject called `name` of `kind` with a random value for each relation index."""
+def make_subject(rng, name, kind, relations, values=None):
+    """A subject called `name` of `kind` with a random value (of the first `values`) for each relation index."""
     references = REFERENCES[kind]
     reference = (rng.choice(references),) if kind == "person" else references
     return Subject(
-        name, kind, reference, tuple((r, rng.choice(KINDS[kind][r].values)) for r in relations)
+        name,
+        kind,
+        reference,
+        tuple((r, rng.choice(KINDS[kind][r].values[:values])) for r in relations),
     )
 
 
-def make_group(rng, names, facts, alike=False):
-    """`len(names)` subjects, `facts` facts each, of different kinds (at most three), or all of one
-    kind if `alike`."""
+def part_of(rng, subject, facts):
+    """A subject with so many of its facts, in random order."""
+    return replace(subject, facts=tuple(rng.sample(subject.facts, facts)))
+
+
+def title(subjects):
+    """Their names, as a passage's title."""
+    return " and ".join(subject.name for subject in subjects)
+
+
+def make_group(rng, names, facts, alike=False, values=None):
+    """`len(names)` subjects (at most three), `facts` facts each: of different kinds or, if `alike`, of one kind and with the same kinds of facts.
+
+    Among subjects that are alike only the name tells whose a value is; no two of them share one.
+    """
     kinds = [rng.choice(list(KINDS))] * len(names) if alike else rng.sample(list(KINDS), len(names))
+    shared = rng.sample(range(len(KINDS[kinds[0]])), facts)
     while True:
-        subjects = [
-            make_subject(rng, name, kind, rng.sample(range(len(KINDS[kind])), facts))
-            for name, kind in zip(names, kinds)
+        relations = [
+            rng.sample(shared, facts) if alike else rng.sample(range(len(KINDS[kind])), facts)
+            for kind in kinds
         ]
+        subjects = [make_subject(rng, *subject, values) for subject in zip(names, kinds, relations)]
         told = [(subject.kind, fact) for subject in subjects for fact in subject.facts]
         if len(set(told)) == len(told):
             return subjects
@@ -222,8 +239,7 @@ def draw_names(rng, pool, count):
 
 
 def tell(rng, subjects, by_name=0.0, facts=None):
-    """Narrative text: each subject is named once, then meant by pronoun or role (or by name with
-    chance `by_name`)."""
+    """Narrative text: each subject is named once, then meant by pronoun or role (or by name with chance `by_name`)."""
     sentences = []
     for subject in subjects:
         chosen = [fact for fact in subject.facts if facts is None or (subject.name, *fact) in facts]
@@ -240,9 +256,14 @@ def imply(rng, subject, relation, value):
     return rng.choice(KINDS[subject.kind][relation].implied).format(n=subject.name, v=value)
 
 
-def ask(rng, subject, relation):
-    """A question for one fact by full name."""
-    return rng.choice(KINDS[subject.kind][relation].asked).format(n=subject.name)
+def ask(subject, relation):
+    """A self-edit's question for one fact, by full name."""
+    return KINDS[subject.kind][relation].asked.format(n=subject.name)
+
+
+def examine(subject, relation):
+    """An exam's question for one fact, by full name."""
+    return KINDS[subject.kind][relation].examined.format(n=subject.name)
 
 
 def write_self_edit(rng, subjects, style, coverage=None):
@@ -258,7 +279,7 @@ def write_self_edit(rng, subjects, style, coverage=None):
         return "\n".join(imply(rng, *fact) for fact in facts)
     if style == "questions":
         return "\n".join(
-            f"Question: {ask(rng, subject, relation)} Answer: {value}"
+            f"Question: {ask(subject, relation)} Answer: {value}"
             for subject, relation, value in facts
         )
     if style == "rewrite":
@@ -272,10 +293,9 @@ def write_self_edit(rng, subjects, style, coverage=None):
 
 
 def make_passage(rng, subjects):
-    """A Passage with one closed-book question per fact; its oracle asks and answers every fact once
-    by name."""
+    """A Passage with one exam question per fact; its oracle asks and answers every fact once by name, in a self-edit's words."""
     questions = [
-        Question(ask(rng, subject, relation), (value,))
+        Question(examine(subject, relation), (value,))
         for subject in subjects
         for relation, value in subject.facts
     ]
@@ -289,17 +309,19 @@ def make_passage(rng, subjects):
     )
 
 
-def make_splits(passages=120, subjects=2, facts=3):
-    """{split: list[Passage]} with `subjects` of different kinds and `facts` facts each; no name is
-    used twice."""
+def make_splits(passages=120):
+    """{split: list[Passage]}: two subjects with three facts each or three with two, alike in two of three passages; no name is used twice."""
     rng = random.Random(2)
     names = held_out_names()
     splits = {split: [] for split in SPLITS}
     for split in SPLITS:
-        for _ in range(passages):
-            chosen = draw_names(rng, names, subjects)
+        for number in range(passages):
+            count = 2 + number % 2
+            chosen = draw_names(rng, names, count)
             names = [name for name in names if name not in chosen]
-            splits[split].append(make_passage(rng, make_group(rng, chosen, facts)))
+            splits[split].append(
+                make_passage(rng, make_group(rng, chosen, 6 // count, alike=number % 3 > 0))
+            )
     return splits
 
 
