@@ -134,7 +134,7 @@ def of_run(folder):
     passages = {split: load_passages("bundled", split) for split in ("train", "test")}
     lines = (path.read_text("utf-8").splitlines() for path in sorted(folder.glob("journal*")))
     for entry in map(json.loads, (line for own in lines for line in own)):
-        (what, where, *_, last), value = entry["key"], entry["value"]
+        (what, where, *_), last, value = entry["key"], entry["key"][-1], entry["value"]
         if what == "self-edit":
             counts = faithful(value, passages["train"][entry["key"][2]])
             for label in ("all", style_of(value)):

@@ -41,6 +41,7 @@ ALIKE = 1, 0.7, 0.5  # share of passages, by stage, whose subjects only their na
 ENDS = list(accumulate(steps for steps, _ in STAGES))
 STEPS = ENDS[-1]
 WIDTH, INNER, LAYERS, HEADS = 128, 384, 4, 4  # the model's
+FULL = 0.7  # share of the last stage's passages with as many facts as the splits' have
 TOKENS, LENGTH = 480, 256  # of a batch at least; of a row, which holds documents side by side
 LEARNING_RATE, DECAY = 1e-3, 0.5  # constant, then down to 0 over this share of the steps
 FIRST_VALUES, NEW_VALUES = 4, 0.02  # of each kind of fact, in recall; more with each step
@@ -136,7 +137,8 @@ def write_document(rng, step, known, passing):
         names = world.draw_names(rng, passing, rng.randint(2, 4))
         return sort, count_names(write_pairs(rng, names, values), names)
     count = rng.choice((1, 2, 2, 3, 3) if final else (2, 2, 3))
-    facts = rng.randint(1, {1: 4, 2: 3, 3: 2 if final else 3}[count])
+    most = {1: 4, 2: 3, 3: 2 if final else 3}[count]
+    facts = most if final and rng.random() < FULL else rng.randint(1, most)
     alike = sort == "topics" or rng.random() < ALIKE[stage]
     names = world.draw_names(rng, passing, count)
     subjects = world.make_group(rng, names, facts, alike, values if sort == "topics" else None)

@@ -101,6 +101,20 @@ def prompt(passage, recipe, style=None):
     return examples[style] + shown(passage, recipe) + cues[style]
 
 
+def style(passage, edit):
+    """Which style a self-edit is written in, told from its form: one of OWN.
+
+    Lines with "Question:"; no answer of the exam in it (a gist); several sentences in a line (a
+    rewrite); else implications.
+    """
+    if "Question:" in edit:
+        return "questions"
+    if not any(grade(edit, question.answers) for question in passage.questions):
+        return "gist"
+    lines = training_sequences(edit, passage)[1:]
+    return "rewrite" if any(". " in line for line in lines) else "implications"
+
+
 def lesson(passage, edit, recipe):
     """What the inner loop trains on, and how fast; without a self-edit ("") the passage alone."""
     return Lesson(training_sequences(edit, passage), recipe.steps, recipe.learning_rate)
