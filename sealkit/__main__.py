@@ -12,8 +12,9 @@ from pathlib import Path
 import matplotlib
 import torch
 
-from . import can_read, compare, environment, estimate_run, load_passages, load_quantized
+from . import can_read, compare, environment, estimate_run, few_shot, load_passages, load_quantized
 from .api import recipe_of
+from .continual import draw_streams, study
 from .loading import VARIABLE, weight_bytes
 from .memo import RunError, failing, write_json, write_whole
 from .outer_loop import memo_of, seal
@@ -21,7 +22,7 @@ from .page import in_terminal, rows, wrapped, write_page
 from .picture import write_picture
 from .policy import Policy, attach_policy
 from .record import BEFORE, note_command, read_record, styles_of
-from .report import draw, row, row_head
+from .report import draw, excerpt, row, row_head
 from .talk import talk
 from .tasks import knowledge
 from .tasks.passages import source_for
@@ -36,6 +37,9 @@ HELP = {
     "passages": "training passages, at most (default: 40)",
     "held-out": "test passages of the table, at most (default: 60)",
     "styles": "add an arm for each single style of prompt, without RL",
+    "task": "'knowledge', passages (default); 'puzzles', whose self-edits are training recipes (then "
+    "--data is 'bundled' or ARC's JSON); 'stream', passages learned for good, one after the other",
+    "streams": "streams of eight test passages, with --task stream (default: 16)",
     "verbose": "print what log.txt holds too: a line for each self-edit",
     "output": "the run's folder; one that holds it already goes on (default: the next runs/N)",
     "show": "print and draw a past run, from its folder alone",
@@ -48,6 +52,8 @@ EXAMPLES = """examples:
   python -m sealkit --held-out 120 --styles --seed 1
   python -m sealkit --output runs/1 --iterations 3       go on with runs/1
   python -m sealkit --data mine.jsonl --passages 20
+  python -m sealkit --task stream           learned for good, one after the other
+  python -m sealkit --task puzzles          self-edits are training recipes
   python -m sealkit --model mistralai/Mistral-7B-v0.1    a GPU of 14 GiB, SQuAD
   python -m sealkit show runs/1
   python -m sealkit ask runs/1 --passage 2
@@ -76,7 +82,7 @@ def main(words=None):
         named = rf"(?<=[(;] |.\()\b({'|'.join(OPTIONS)})(?= is .* there and )"
         said = re.sub(named, lambda found: OPTIONS[found[1]], str(error))
     except KeyboardInterrupt:
-        if args.act is not run:
+        if args.act in (show, ask):
             return 130
         again = ["python", "-m", "sealkit", *(sys.argv[1:] if words is None else words)]
         again += [] if "--output" in " ".join(again) else ["--output", str(args.output)]
@@ -94,7 +100,7 @@ def number(text):
 
 def source(text):
     """Where passages come from, or argparse's error."""
-    if text not in ("bundled", "squad") and not Path(text).is_file():
+    if text not in ("bundled", "squad") and not Path(text).exists():
         raise argparse.ArgumentTypeError(f"there is no file {text!r}")
     return text
 
@@ -109,10 +115,11 @@ def arguments(words):
     parser.add_argument("--model", help=HELP["model"])
     parser.add_argument("--data", type=source, metavar="squad|FILE", help=HELP["data"])
     parser.add_argument("--seed", type=int, default=0, help=HELP["seed"])
-    sizes = {"iterations": 2, "self-edits": 5, "passages": 40, "held-out": 60}
+    sizes = {"iterations": 2, "self-edits": 5, "passages": 40, "held-out": 60, "streams": 16}
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=number, default=default, metavar="N", help=HELP[name])
     parser.add_argument("--styles", action="store_true", help=HELP["styles"])
+    parser.add_argument("--task", choices=TASKS, default="knowledge", help=HELP["task"])
     parser.add_argument("--verbose", action="store_true", help=HELP["verbose"])
     parser.add_argument("--output", type=Path, help=HELP["output"])
     others = parser.add_subparsers(title="past runs", metavar="show|ask")
@@ -125,6 +132,7 @@ def arguments(words):
     )
     other.add_argument("--passage", type=number, default=1, metavar="N", help=HELP["passage"])
     args = parser.parse_args(words)
+    args.act = TASKS[args.task] if args.act is run else args.act
     args.output = args.output or next(p for n in count(1) if not (p := Path(f"runs/{n}")).exists())
     return args
 
@@ -182,6 +190,21 @@ def run(args):
     write_log(args.output, log)
 
 
+def run_stream(args):
+    """Streams of test passages learned for good, with each remedy against forgetting."""
+    start = time.time()
+    args.data = args.data or source_for(args.model)
+    model, tokenizer, _, test = load(args, print)
+    recipe, style = recipe_of(model, tokenizer), "questions"
+    policy = Policy(attach_policy(model, recipe, args.seed), tokenizer, recipe)
+    streams = draw_streams(test, args.streams, min(8, len(test)), args.seed)
+    table, best = study(policy, knowledge, streams, args.output, args.seed, style)
+    print(f"{len(streams)} streams of {len(streams[0])} passages, learned in turn:\n{table}")
+    mean, low, high = (100 * value for value in table.end(best, minus="none"))
+    print(f"{best} − none: {mean:+.1f} points, 95% interval [{low:+.1f}, {high:+.1f}]")
+    print(f"{time.time() - start:.0f} s in all. Everything is in {excerpt(str(args.output), 200)}.")
+
+
 def options(args):
     """The options of a run that its folder remembers: {name on the command line: value}."""
     names = "model", "data", "seed", "iterations", "self-edits", "passages", "held-out", "styles"
@@ -230,6 +253,8 @@ def ask(args):
     """Talk to the adapted model of a past run."""
     return talk(read_record(args.folder), args.passage)
 
+
+TASKS = {"knowledge": run, "puzzles": few_shot.run, "stream": run_stream}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -100,13 +100,14 @@ def run_trials(policy, task, pairs, memo=None, keys=None, title=None):
     return [Trial(**done[key]) for key in pairs]
 
 
-def sft(policy, adapters, lessons):
+def sft(policy, adapters, lessons, penalty=None):
     """θ' ← SFT(θ, SE): train adapter i on lesson i with AdamW, all in one batch.
 
     The sum over rows has for each adapter the gradient of its own mean loss alone, and AdamW works
     by element, so every adapter goes the way that it would go by itself. One whose loss or gradient
-    is not finite is set to zero and harms nobody. Changes `adapters`. Returns (losses, k lists of
-    `steps` floats, nan from where one diverged; tokens, k ints).
+    is not finite is set to zero and harms nobody. Changes `adapters`. penalty: adapters -> (k,), to
+    be added to the losses. Returns (losses, k lists of `steps` floats, nan from where one diverged;
+    tokens, k ints).
     """
     packed = [pack(policy, lesson.texts) for lesson in lessons]
     check_length(policy.model, 1 + max(max(positions) for _, positions in packed))
@@ -116,6 +117,7 @@ def sft(policy, adapters, lessons):
     scale, losses = first_scale(policy, len(lessons)), []
     diverged = torch.zeros_like(scale, dtype=torch.bool)
     parts = [lambda: row_losses(policy.model, inputs, labels)]
+    parts += [lambda: penalty(adapters)] if penalty else []
     with side_by_side(policy.model, adapters), checkpointed(policy), torch.enable_grad():
         for _ in range(lessons[0].steps):
             loss = descend(optimizer, scale, parts, diverged)
@@ -221,8 +223,8 @@ def ask(policy, adapters, questions):
 
     One batch for each number of questions, since every adapter of a batch has as many rows.
     """
-    answers = [None] * len(questions)
-    for count in sorted(set(map(len, questions))):
+    answers = [[] for _ in questions]
+    for count in sorted(set(map(len, questions)) - {0}):
         rows = [i for i, own in enumerate(questions) if len(own) == count]
         own = adapters if len(rows) == len(questions) else chosen(adapters, rows)
         with side_by_side(policy.model, own):

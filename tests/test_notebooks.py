@@ -27,6 +27,7 @@ NAMES = [
     "03_qlora_inner_loop",
     "04_restem_outer_loop",
     "05_evaluation",
+    "07_continual_learning",
 ]
 
 
@@ -47,9 +48,9 @@ def texts(cell):
         )
 
 
-def test_there_are_five_each_with_its_module():
+def test_each_has_its_module():
     assert sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb")) == NAMES
-    modules = ["loading", "policy", "inner_loop", "outer_loop", "evaluation"]
+    modules = ["loading", "policy", "inner_loop", "outer_loop", "evaluation", "continual"]
     for name, module in zip(NAMES, modules):
         assert any(module in cell.source for cell in code_cells(read(name)))
 
@@ -256,6 +257,7 @@ KEY_RESULTS = [  # notebook, what its output says, what a corrupted copy says in
     ("03_qlora_inner_loop", "identical to the byte: True", "identical to the byte: False"),
     ("04_restem_outer_loop", "for 4 of 4 passages", "for 3 of 4 passages"),
     ("05_evaluation", "agreement 88.5%", "agreement 92.5%"),
+    ("07_continual_learning", "never adapted 30.7%", "never adapted 20.7%"),
 ]
 
 
@@ -322,6 +324,13 @@ def test_quoted_numbers_are_those_of_the_papers_files(paper):
         assert re.search(
             rf"{re.escape(mean)}.{{0,30}}\[{re.escape(low)}, {re.escape(high)}\]", source
         ), key
+
+
+def test_quoted_matrix_is_the_papers(paper):
+    source = "\n".join(cell.source for cell in read("07_continual_learning").cells)
+    quoted = ast.literal_eval(re.search(r"^paper = (\[.*?^\])$", source, re.M | re.S)[1])
+    for row, theirs in zip(quoted, paper("tables.json")["forgetting_matrix"], strict=True):
+        assert row == theirs[: len(row)] and not any(theirs[len(row) :])
 
 
 def test_quoted_verdict_counts_are_measured(paper):

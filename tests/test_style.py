@@ -28,6 +28,10 @@ ORDER = [  # each may import those before it
     "tasks.grading",
     "tasks.knowledge",
     "evaluation",
+    "forgetting",
+    "remedies",
+    "continual",
+    "remembering",
     "api",
     "estimate",
     "record",
@@ -45,6 +49,9 @@ TAUGHT = {  # the notebook that builds by hand what the module does
     "outer_loop": "04_restem_outer_loop",
     "tasks.grading": "05_evaluation",
     "evaluation": "05_evaluation",
+    "forgetting": "07_continual_learning",
+    "remedies": "07_continual_learning",
+    "continual": "07_continual_learning",
 }
 LINES, PARAMETERS = 40, 7
 

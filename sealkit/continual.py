@@ -1,0 +1,224 @@
+"""Continual learning (paper, section 5): items learned for good, one after the other, θ ← θ'.
+
+k streams of items go side by side, as k adapters; see `remedies` for what each may do against
+forgetting, and `forgetting` for what comes out.
+"""
+
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from .evaluation import Arms
+from .forgetting import Forgetting, in_words, plot_forgetting
+from .inner_loop import ask, sft
+from .lora import again, fork, mixed, side_by_side, weights_of
+from .memo import remembered, write_json
+from .outer_loop import memo_of, write_self_edits
+from .policy import Policy, seed_of
+from .remedies import REMEDIES, newest, oracle
+
+AHEAD = 1  # so many items that are not yet learned are examined too
+WIDTH = 8  # streams side by side, so that two processes and a resumed run have parts to share
+
+
+def draw_streams(items, count=16, length=8, seed=0):
+    """`count` streams of `length` items, each drawn without replacement: list of lists.
+
+    >>> [sorted(stream) for stream in draw_streams("abc", count=2, length=3)]
+    [['a', 'b', 'c'], ['a', 'b', 'c']]
+    """
+    if len(items) < length:
+        raise ValueError(
+            f"A stream of {length} needs as many passages, and there are {len(items)}."
+        )
+    return [random.Random(seed_of("stream", seed, s)).sample(items, length) for s in range(count)]
+
+
+@dataclass(frozen=True)
+class Learner:
+    """k streams after so many of their items: what a remedy is given.
+
+    memory: a list of k adapters side by side, see `fork`; the last is the newest.
+    texts: for each stream, those of each lesson. earned: its rewards when just learned.
+    seeds: one for each stream. spent: Counter of gradient steps, tokens and seconds of the
+    processor, for each stream.
+    """
+
+    policy: Policy
+    task: object
+    streams: list
+    memory: list
+    texts: list
+    earned: list
+    seeds: list
+    spent: list
+
+    def train(self, lessons, start=None, penalty=None):
+        """The adapters after SFT of a copy of `start` (the memory's first), a lesson for each."""
+        start, recipe = start or self.memory[0], self.policy.recipe
+        adapters = again(start)
+        room = recipe.max_tokens * (1 + len(self.texts[0]))  # for those replayed, too
+        policy = replace(self.policy, recipe=replace(recipe, max_tokens=room))
+        losses, tokens = sft(policy, adapters, lessons, penalty)
+        for own, lesson, count in zip(self.spent, lessons, tokens):
+            own.update(steps=lesson.steps, tokens=lesson.steps * count)
+        sound = torch.tensor(losses).isfinite().all(1).float()
+        return mixed(start, adapters, sound)  # one that diverged has learned nothing
+
+    def exams(self, places, memory=None, route=None):
+        """Rewards (k, places) of the items at some places of the streams."""
+        rewards, memory = [], memory or self.memory
+        for place in places:
+            items = [stream[place] for stream in self.streams]
+            prompts = [self.task.questions(item, self.policy.recipe) for item in items]
+            routes = (route or newest)(replace(self, memory=memory), place, prompts)
+            said = answers(self.policy, memory, routes, prompts)
+            rewards.append(list(map(self.task.reward, items, said)))
+        return np.array(rewards).reshape(len(places), -1).T
+
+
+def answers(policy, memory, routes, prompts):
+    """Stream i's answers to its own prompts, each by the adapter of the memory that its route says.
+
+    routes, prompts: k lists, of ints and of str. Returns k lists of str.
+    """
+    said = [[None] * len(own) for own in prompts]
+    for n, adapters in enumerate(memory):
+        at = [[q for q, chosen in enumerate(route) if chosen == n] for route in routes]
+        told = ask(policy, adapters, [[own[q] for q in qs] for own, qs in zip(prompts, at)])
+        for own, qs, new in zip(said, at, told):
+            for q, text in zip(qs, new):
+                own[q] = text
+    return said
+
+
+def given(edits):
+    """A writer whose self-edits are there already: for each stream, one for each item."""
+    return lambda learner, place: [own[place] for own in edits]
+
+
+def anew(learner, place, style=None):
+    """SE ~ LM_θ( · | C), written by the policy as it is after all that was learned."""
+    wanted = [(stream[place], seed) for stream, seed in zip(learner.streams, learner.seeds)]
+    with side_by_side(learner.policy.model, learner.memory[-1]):
+        return write_self_edits(learner.policy, learner.task, wanted, "stream", style)
+
+
+def learn_in_turn(policy, task, streams, seeds, write=anew, remedy=REMEDIES["none"]):
+    """The Learner before any item and after each, k streams side by side: a generator.
+
+    seeds: an int for each stream. write: (learner, place) -> a self-edit for each stream.
+    """
+    start, none = fork(policy.model, len(streams)), [[] for _ in streams]
+    spent = [Counter() for _ in streams]
+    yield (learner := Learner(policy, task, streams, [start], none, none, list(seeds), spent))
+    for place, items in enumerate(zip(*streams)):
+        pairs, began = list(zip(items, write(learner, place))), time.process_time()
+        lessons = [task.lesson(*pair, policy.recipe) for pair in pairs]
+        learner = replace(learner, memory=remedy.learn(learner, lessons))  # θ ← θ' = SFT(θ, SE)
+        seconds = (time.process_time() - began) / len(streams)
+        for own in spent:
+            own.update(seconds=seconds)
+        edits = [[*own, lesson.texts] for own, lesson in zip(learner.texts, lessons)]
+        learner = replace(learner, texts=edits)
+        earned = learner.exams([place], route=remedy.route)[:, 0].tolist()
+        earned = [[*own, one] for own, one in zip(learner.earned, earned)]
+        yield (learner := replace(learner, earned=earned))
+
+
+def forget(policy, task, streams, remedies=REMEDIES, seed=0, style=None, memo=None):
+    """The Forgetting of each remedy on the same streams. Leaves the policy as it is.
+
+    The policy as it came writes all self-edits, once for all remedies; only where a remedy says
+    `anew` does the policy write as it is by then. style: of the self-edits. memo: see `remembered`.
+    """
+    memo, recipe = {} if memo is None else memo, policy.recipe
+    seeds, edits = seeds_of(seed, streams), first_edits(policy, task, streams, seed, style, memo)
+    rows, width = {}, min(recipe.adapters_per_pass, WIDTH)
+    for name, remedy in remedies.items():
+
+        def compute(keys, remedy=remedy):
+            at = [i for *_, i in keys]
+            write = partial(anew, style=style) if remedy.anew else given([edits[i] for i in at])
+            some, own = [streams[i] for i in at], [seeds[i] for i in at]
+            return course(learn_in_turn(policy, task, some, own, write, remedy), remedy.route)
+
+        keys = Arms(policy, task, list(zip(streams, edits)), seed, memo).keys(f"stream, {name}")
+        rows[name] = remembered(memo, keys, compute, width, f"streams: {name}")
+    return Forgetting(rows)
+
+
+def seeds_of(seed, streams):
+    return [seed_of(seed, s) for s in range(len(streams))]
+
+
+def first_edits(policy, task, streams, seed=0, style=None, memo=None):
+    """The self-edits that the policy as it is writes for all items: a list for each stream."""
+    seeds, memo = seeds_of(seed, streams), {} if memo is None else memo
+    wanted = [(item, seed) for stream, seed in zip(streams, seeds) for item in stream]
+
+    def compute(keys):
+        return write_self_edits(policy, task, [wanted[i] for *_, i in keys], "stream", style)
+
+    keys = Arms(policy, task, wanted, seed, memo).keys(f"self-edits of streams, {style}")
+    texts = iter(remembered(memo, keys, compute, policy.recipe.texts_per_pass))
+    return [[next(texts) for _ in stream] for stream in streams]
+
+
+def course(learners, route):
+    """The dicts of a Forgetting, one for each stream, of what `learn_in_turn` yields."""
+    exams = []
+    for learned, learner in enumerate(learners):
+        length = len(learner.streams[0])
+        places = range(min(learned + AHEAD, length) if learned else length)
+        rewards = learner.exams(places, route=route)
+        exams.append(np.pad(rewards, ((0, 0), (0, length - len(places))), constant_values=np.nan))
+    size = sum(
+        tensor[0].nbytes for one in learner.memory for pair in one.values() for tensor in pair
+    )
+    routed = routing(learner, route) if len(learner.memory) > 1 else [None] * len(learner.streams)
+    accuracy = np.stack(exams, 1)
+    accuracy = np.where(np.isnan(accuracy), None, accuracy).tolist()
+    return [
+        {"accuracy": own, "routed": right, "bytes": size} | spent
+        for own, right, spent in zip(accuracy, routed, learner.spent)
+    ]
+
+
+def routing(learner, route):
+    """For each stream, the share of all questions that go to the adapter of their own item."""
+    right = []
+    for place in range(len(learner.streams[0])):
+        items = [stream[place] for stream in learner.streams]
+        prompts = [learner.task.questions(item, learner.policy.recipe) for item in items]
+        pairs = zip(route(learner, place, prompts), oracle(learner, place, prompts))
+        right.append([np.mean(np.equal(*pair)) for pair in pairs])
+    return np.mean(right, 0).tolist()
+
+
+def study(policy, task, streams, folder, seed=0, style=None):
+    """`forget` with every remedy, kept in a run's folder, and the memory of the best adapter.
+
+    folder: receives `results.json`, `figure.png` (heat maps of none and of the best remedy with one
+    adapter) and `memory/`: what that remedy made of the first stream, a stock PEFT adapter. Goes on
+    where it stopped. Returns (Forgetting, that remedy's name); the policy is left with that memory.
+    """
+    with memo_of(folder, policy, task, streams, len(streams), seed) as memo:
+        table = forget(policy, task, streams, REMEDIES, seed, style, memo)
+        single = [name for name in table.rows if table.cost(name, "bytes") == 1]
+        best = max(single, key=lambda name: table.end(name)[0])
+        edits = first_edits(policy, task, streams, seed, style, memo)
+    write = partial(anew, style=style) if REMEDIES[best].anew else given(edits[:1])
+    seeds = seeds_of(seed, streams[:1])
+    *_, last = learn_in_turn(policy, task, streams[:1], seeds, write, REMEDIES[best])
+    policy.load(weights_of(last.memory[0], 0))
+    policy.model.save_pretrained(folder / "memory")
+    write_json(folder / "results.json", table.rows)
+    figure = plot_forgetting(table, dict.fromkeys(["none", best]))
+    figure.savefig(folder / "figure.png", dpi=120, metadata={"Description": in_words(table)})
+    return table, best

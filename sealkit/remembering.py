@@ -1,0 +1,41 @@
+"""A reward that remembers: accuracy on a self-edit's own item, less what it costs on earlier ones.
+
+Not in the paper. The loop is `outer_loop.seal`: only the task is another, and the policy it starts
+from has learned the earlier items already.
+"""
+
+from types import SimpleNamespace
+
+
+def remembering(task, share=0.5):
+    """A task like `task` whose items are pairs (item, earlier items): the exam asks about both.
+
+    Reward: (1 − share) · own accuracy + share · accuracy on the earlier ones, in [0, 1]. With
+    1/2 it ranks self-edits by own accuracy less the cost on earlier ones, with 0 by own alone.
+
+    >>> from sealkit import Passage, Question
+    >>> from sealkit.tasks import knowledge
+    >>> lamp, tower = (Passage(n, n, (Question("Lit?", ("yes",)),)) for n in ("Lamp", "Tower"))
+    >>> remembering(knowledge).reward((lamp, [tower]), ["yes", "no"])
+    0.5
+    """
+
+    def questions(pair, recipe, in_context=False):
+        asked = [task.questions(one, recipe, in_context) for one in (pair[0], *pair[1])]
+        return [prompt for prompts in asked for prompt in prompts]
+
+    def reward(pair, answers):
+        said, parts = iter(answers), []
+        for one in (pair[0], *pair[1]):
+            parts.append(task.reward(one, [next(said) for _ in one.questions]))
+        own, *earlier = parts
+        return (1 - share) * own + share * sum(earlier) / len(earlier)
+
+    return SimpleNamespace(
+        __name__=f"{task.__name__}, remembering {share}",
+        name=lambda pair: task.name(pair[0]),
+        prompt=lambda pair, recipe, style=None: task.prompt(pair[0], recipe, style),
+        lesson=lambda pair, edit, recipe: task.lesson(pair[0], edit, recipe),
+        questions=questions,
+        reward=reward,
+    )

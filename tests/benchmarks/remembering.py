@@ -1,0 +1,90 @@
+"""Does a reward that counts what a self-edit costs on earlier passages teach to forget less?
+
+From a policy that has learned four passages: one iteration of ReSTEM with the plain reward and one
+with the reward that remembers, from the same self-edits. Then each writes for the same streams of
+test passages, learned in turn without another remedy.
+
+python tests/benchmarks/remembering.py [--seed 0] [--streams 16] [--passages 40]
+"""
+
+import argparse
+
+import sealkit
+from sealkit.continual import draw_streams, first_edits, forget, given, learn_in_turn
+from sealkit.evaluation import bootstrap_interval
+from sealkit.forgetting import Forgetting
+from sealkit.lora import weights_of
+from sealkit.outer_loop import seal
+from sealkit.remedies import REMEDIES
+from sealkit.remembering import remembering
+from sealkit.tasks import knowledge
+
+WRITES = "first policy writes"  # and nothing else is done against forgetting
+
+
+def studied(policy, earlier, seed):
+    """Let the policy learn passages in turn, with all replayed, for good."""
+    edits = given(first_edits(policy, knowledge, [earlier], seed))
+    *_, end = learn_in_turn(policy, knowledge, [earlier], [seed], edits, REMEDIES["replay of all"])
+    policy.load(weights_of(end.memory[0], 0))
+    return end.exams(range(len(earlier)))[0].mean()
+
+
+def regraded(memo, task, pairs):
+    """The E-step of `memo` as it is with another task's reward: the trials' answers are there."""
+    new = {("policy", 0): memo["policy", 0]}
+    for key, value in memo.items():
+        if key[0] == "self-edit":
+            new[key] = value
+        elif key[0] == "trial":
+            new[key] = value | {"reward": task.reward(pairs[key[2]], value["answers"])}
+    return new
+
+
+def both_policies(policy, pairs, seed):
+    """{reward: LoRA tensors after one iteration}; prints the mean reward of each."""
+    memo, weights = {}, {}
+    for name, share in {"plain": 0.0, "remembering": 0.5}.items():
+        task = remembering(knowledge, share)
+        memo = regraded(memo, task, pairs) if memo else memo
+        iteration = next(seal(policy, task, pairs, 5, seed, memo))
+        weights[name] = iteration.policy
+        alone = sum(iteration.alone) / len(pairs)
+        print(
+            f"{name}: mean reward {iteration.mean_reward:.1%}, passage only {alone:.1%}, ", end=""
+        )
+        print(f"{len(iteration.kept)} self-edits kept", flush=True)
+    return weights
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, default in {"seed": 0, "streams": 16, "passages": 40}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    args = parser.parse_args()
+    model, tokenizer = sealkit.load_quantized("bundled")
+    recipe = sealkit.recipe_for(tokenizer)
+    policy = sealkit.Policy(sealkit.attach_policy(model, recipe, args.seed), tokenizer, recipe)
+    earlier = sealkit.load_passages("bundled", "validation", 4)
+    print(f"earlier passages, after learning them: {studied(policy, earlier, args.seed):.1%}")
+    train = sealkit.load_passages("bundled", "train", args.passages)
+    start = policy.weights()
+    policies = {"before RL": start}
+    policies |= both_policies(policy, [(passage, earlier) for passage in train], args.seed)
+    streams = draw_streams(sealkit.load_passages("bundled", "test"), args.streams, 8, args.seed)
+    rows = {}
+    for name, weights in policies.items():
+        policy.load(weights)
+        one = {WRITES: REMEDIES[WRITES]}
+        rows[name] = forget(policy, knowledge, streams, one, args.seed).rows[WRITES]
+    table = Forgetting(rows)
+    print(table)
+    for label, of in {"mean at the end": table.ends, "backward transfer": table.transfers}.items():
+        mean, low, high = (
+            100 * value for value in bootstrap_interval(of("remembering") - of("plain"))
+        )
+        print(f"remembering − plain, {label}: {mean:+.1f} points [{low:+.1f}, {high:+.1f}]")
+
+
+if __name__ == "__main__":
+    main()

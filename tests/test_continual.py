@@ -1,0 +1,369 @@
+"""Continual learning: streams side by side, remedies, routers, the matrix, memory that lasts."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+import sealkit
+from sealkit.__main__ import main
+from sealkit.continual import Learner, anew, answers, draw_streams, forget, given, learn_in_turn
+from sealkit.forgetting import Forgetting, in_words, plot_forgetting
+from sealkit.inner_loop import run_trials, sft
+from sealkit.lora import chosen, fork, fresh, joined, mixed, side_by_side
+from sealkit.outer_loop import seal, write_self_edits
+from sealkit.remedies import REMEDIES, Remedy, average, by_words, gate, newest, replay
+from sealkit.remembering import remembering
+from sealkit.tasks import knowledge
+
+LENGTH = 3
+
+
+@pytest.fixture
+def small(policy):
+    """A policy, and two streams of three passages."""
+    return policy, draw_streams(sealkit.load_passages("bundled", "validation", 20), 2, LENGTH)
+
+
+def oracles(streams):
+    return given([[passage.oracle for passage in stream] for stream in streams])
+
+
+def course_of(small, remedy, write=None):
+    policy, streams = small
+    return list(
+        learn_in_turn(policy, knowledge, streams, [0, 1], write or oracles(streams), remedy)
+    )
+
+
+def same(some, others):
+    return all(torch.equal(a, b) for n in some for a, b in zip(some[n], others[n]))
+
+
+# --- The stream
+
+
+def test_streams_are_drawn_from_the_seed_without_a_passage_twice(validation):
+    streams = draw_streams(validation, 16, 8, seed=3)
+    assert len(streams) == 16 and all(len({p.title for p in own}) == 8 for own in streams)
+    assert streams == draw_streams(validation, 16, 8, seed=3) != draw_streams(validation, 16, 8)
+    assert streams[:4] == draw_streams(validation, 4, 8, seed=3)
+    with pytest.raises(ValueError, match="a stream of 8 needs|stream of 8 needs as many"):
+        draw_streams(validation[:7], 1, 8)
+
+
+def test_the_first_item_is_learned_as_in_the_inner_loop(small):
+    policy, streams = small
+    first, after, *_ = course_of(small, REMEDIES["none"])
+    pairs = [(stream[0], stream[0].oracle) for stream in streams]
+    trials = run_trials(policy, knowledge, pairs)
+    assert [own[0] for own in after.earned] == [trial.reward for trial in trials]
+    assert same(first.memory[0], fork(policy.model, 2)) and not first.texts[0]
+
+
+def test_each_next_item_goes_on_from_the_last(small):
+    """By hand: two rounds of SFT on the same adapters. The policy itself stays as it was."""
+    policy, streams = small
+    start = policy.weights()
+    *_, second, _ = course_of(small, REMEDIES["none"])
+    adapters = fork(policy.model, 2)
+    for place in range(2):
+        items = [stream[place] for stream in streams]
+        sft(policy, adapters, [knowledge.lesson(p, p.oracle, policy.recipe) for p in items])
+    assert same(second.memory[0], adapters)
+    assert all(torch.equal(start[name], tensor) for name, tensor in policy.weights().items())
+
+
+def test_a_stream_goes_the_same_way_beside_others(small):
+    policy, streams = small
+    ends = course_of(small, REMEDIES["replay of 1"])[-1]
+    other = learn_in_turn(
+        policy, knowledge, streams[1:], [1], oracles(streams[1:]), REMEDIES["replay of 1"]
+    )
+    alone = list(other)[-1]
+    assert alone.earned[0] == ends.earned[1] and alone.spent[0]["tokens"] == ends.spent[1]["tokens"]
+    for name, (A, _) in alone.memory[0].items():
+        torch.testing.assert_close(A[0], ends.memory[0][name][0][1], atol=5e-3, rtol=0.1)
+
+
+def test_the_policy_as_it_is_by_then_writes(small):
+    """Before anything is learned as the first policy does, afterwards otherwise."""
+    policy, streams = small
+    learner = course_of(small, REMEDIES["none"])[1]
+    unchanged = replace(learner, memory=[fork(policy.model, 2)])
+    wanted = [(stream[1], seed) for stream, seed in zip(streams, (0, 1))]
+    first = write_self_edits(policy, knowledge, wanted, "stream", "questions")
+    assert anew(unchanged, 1, "questions") == first != anew(learner, 1, "questions")
+
+
+def test_what_diverges_is_not_learned_and_harms_nobody(small):
+    policy, streams = small
+    learner = course_of(small, REMEDIES["none"])[1]
+    lessons = [knowledge.lesson(stream[1], "x", policy.recipe) for stream in streams]
+
+    def penalty(adapters):
+        (_, B), *_ = adapters.values()
+        return B.sum((1, 2)) * torch.tensor([float("inf"), 0.0])
+
+    trained = learner.train(lessons, penalty=penalty)
+    without = learner.train(lessons)
+    assert same(chosen(trained, [0]), chosen(learner.memory[0], [0]))
+    assert same(chosen(trained, [1]), chosen(without, [1]))
+    assert not same(chosen(trained, [1]), chosen(learner.memory[0], [1]))
+
+
+# --- Remedies
+
+
+class Recorder(Learner):
+    """A learner that notes what it is asked to train on."""
+
+    def train(self, lessons, start=None, penalty=None):
+        self.spent.append((lessons, start))
+        return fresh(self.memory[0], [7, 8])
+
+
+@pytest.fixture
+def learner(small):
+    """After two items; it trains nothing, and notes lessons in `spent`."""
+    policy, streams = small
+    texts = [[["a1", "a2"], ["b1"]], [["c1"], ["d1", "d2"]]]
+    memory = [fork(policy.model, 2)]
+    return Recorder(policy, knowledge, streams, memory, texts, [[0.2, 0.9]] * 2, [0, 1], [])
+
+
+LESSONS = [sealkit.Lesson(["new"], 5, 1e-3), sealkit.Lesson(["other"], 5, 1e-3)]
+
+
+def test_replay_adds_earlier_self_edits_and_no_steps(learner):
+    drawn = {}
+    for name, options in {"1": {}, "all": {}, "best": {"by": "reward"}}.items():
+        count = None if name == "all" else 1
+        replay(learner, LESSONS, count, **options)
+        lessons, start = learner.spent[-1]
+        drawn[name] = [lesson.texts for lesson in lessons]
+        assert start is None and {(one.steps, one.learning_rate) for one in lessons} == {(5, 1e-3)}
+    assert drawn["all"] == [["new", "a1", "a2", "b1"], ["other", "c1", "d1", "d2"]]
+    assert drawn["best"] == [["new", "b1"], ["other", "d1", "d2"]]
+    assert drawn["1"][0] in (["new", "a1", "a2"], ["new", "b1"])
+    replay(learner, LESSONS, 1)
+    assert [one.texts for one in learner.spent[-1][0]] == drawn["1"], "the draw is the seed's"
+
+
+def test_what_is_replayed_is_not_cut_off(small):
+    policy, streams = small
+    tight = replace(policy, recipe=replace(policy.recipe, steps=1, max_tokens=150))
+    all_of_them = course_of((tight, streams), REMEDIES["replay of all"])[-1].spent
+    alone = course_of((tight, streams), REMEDIES["none"])[-1].spent
+    assert all(more["tokens"] > 1.5 * own["tokens"] > 300 for more, own in zip(all_of_them, alone))
+
+
+@pytest.mark.parametrize("costs, share", [([0, 0, 0], 1), ([1, 0, 0], 0.5), ([1, 1, 1], 0)])
+def test_a_gate_shrinks_what_costs_too_much(learner, monkeypatch, costs, share):
+    """The first stream's cost is as given, for each look; the second's is nothing."""
+    looks = iter([row for cost in costs for row in (0.5, 0.5 - cost)])
+    monkeypatch.setattr(
+        Recorder, "exams", lambda self, places, memory: np.array([[next(looks)] * 2, [0.5, 0.5]])
+    )
+    (kept,) = gate(learner, LESSONS)
+    new = fresh(learner.memory[0], [7, 8])
+    assert same(kept, mixed(learner.memory[0], new, torch.tensor([share, 1.0])))
+
+
+def test_averaging_is_halfway(learner):
+    (kept,) = average(learner, LESSONS)
+    new = fresh(learner.memory[0], [7, 8])
+    for name, (A, _) in kept.items():
+        torch.testing.assert_close(A, (learner.memory[0][name][0] + new[name][0]) / 2)
+
+
+def test_joined_adapters_add_their_updates(policy):
+    one, two = (fresh(fork(policy.model, 2), seeds) for seeds in ([1, 2], [3, 4]))
+    for adapters in (one, two):
+        for n, (_, B) in enumerate(adapters.values()):
+            torch.nn.init.normal_(B.data, std=0.05, generator=torch.Generator().manual_seed(n))
+    for name, (A, B) in joined(one, two).items():
+        separate = one[name][1] @ one[name][0] + two[name][1] @ two[name][0]
+        torch.testing.assert_close(B @ A, separate)
+    ids = policy.tokenizer(["Bramwick works as a baker."] * 2, return_tensors="pt")
+    with torch.no_grad(), side_by_side(policy.model, one), side_by_side(policy.model, two):
+        nested = policy.model(**ids).logits
+    with torch.no_grad(), side_by_side(policy.model, joined(one, two)):
+        torch.testing.assert_close(policy.model(**ids).logits, nested, atol=1e-4, rtol=1e-4)
+
+
+def test_orthogonal_loras_overlap_less_with_the_penalty_and_leave_the_old_ones(small):
+    def overlap(weight):
+        course = course_of(
+            small, Remedy(partial(REMEDIES["orthogonal LoRAs"].learn, weight=weight))
+        )
+        before, after = course[1].memory[0], course[2].memory[0]
+        rank = {name: A.shape[1] for name, (A, _) in before.items()}
+        assert all(torch.equal(after[n][0][:, : rank[n]], before[n][0]) for n in rank)
+        return sum(
+            (before[n][0] @ after[n][0][:, rank[n] :].mT).square().sum().item() for n in rank
+        )
+
+    assert overlap(50.0) < 0.8 * overlap(0.0)
+
+
+def test_one_adapter_remedies_take_the_same_steps_and_keep_one_adapter(small):
+    policy, streams = small
+    quick = replace(policy, recipe=replace(policy.recipe, steps=1))
+    for name, remedy in REMEDIES.items():
+        end = course_of((quick, streams), remedy)[-1]
+        assert [own["steps"] for own in end.spent] == [LENGTH] * 2, name
+        assert len(end.memory) == (LENGTH + 1 if "bank" in name else 1), name
+
+
+# --- A bank and its routers
+
+
+def test_a_bank_forgets_nothing_with_an_oracle(small):
+    policy, streams = small
+    end = course_of(small, REMEDIES["bank, oracle"])[-1]
+    rewards = end.exams(range(LENGTH), route=REMEDIES["bank, oracle"].route)
+    pairs = [(passage, passage.oracle) for stream in streams for passage in stream]
+    alone = [trial.reward for trial in run_trials(policy, knowledge, pairs)]
+    assert rewards.flatten().tolist() == pytest.approx(alone, abs=0.17)
+    assert rewards.tolist() == end.earned
+
+
+def test_routers_know_the_question_alone(small):
+    end = course_of(small, REMEDIES["bank, by words"])[-1]
+    prompts = [knowledge.questions(stream[0], small[0].recipe) for stream in small[1]]
+    routes = by_words(end, 0, prompts)
+    assert routes == by_words(end, 2, prompts), "the place of the item is not looked at"
+    assert np.mean([one == 1 for own in routes for one in own]) > 0.9
+    routes = REMEDIES["bank, by loss"].route(end, 0, prompts)
+    assert {one for own in routes for one in own} <= {1, 2, 3}
+    assert list(map(len, routes)) == list(map(len, prompts))
+    assert newest(end, 0, prompts)[0] == [3] * len(prompts[0])
+
+
+def test_each_question_is_answered_by_the_adapter_of_its_route(small):
+    policy, streams = small
+    end = course_of(small, REMEDIES["bank, oracle"])[-1]
+    prompts = [knowledge.questions(stream[1], policy.recipe) for stream in streams]
+    mixed_routes = [[n % 4 for n in range(len(own))] for own in prompts]
+    said = answers(policy, end.memory, mixed_routes, prompts)
+    for n in range(4):
+        all_by_n = answers(policy, end.memory, [[n] * len(own) for own in prompts], prompts)
+        for one, other in zip(said, all_by_n):
+            assert one[n::4] == other[n::4]
+
+
+# --- What comes out
+
+
+def test_the_matrix_and_its_summary():
+    row = {"accuracy": [[0.1, 0.1, 0.1], [0.8, 0.0, None], [0.5, 0.6, 0.0], [0.2, 0.4, 0.7]]}
+    row |= {"routed": None, "steps": 15, "tokens": 100, "seconds": 2.0, "bytes": 8}
+    other = row | {"seconds": 3.0, "bytes": 24, "routed": 0.5}
+    table = Forgetting({"none": [row, row], "bank": [other, other]})
+    assert table.learned("none").tolist() == [[0.8, 0.6, 0.7]] * 2
+    assert table.backward_transfer("none")[0] == pytest.approx((0.2 - 0.8 + 0.4 - 0.6) / 2)
+    assert table.kept("none") == pytest.approx(1.3 / 2.1)
+    assert table.end("bank", minus="none") == (0, 0, 0)
+    assert (table.cost("bank", "seconds"), table.cost("bank", "bytes")) == (1.5, 3)
+    for part in ("never adapted", "10.0 [ 10.0,  10.0]", "-40.0", "1.50", "50.0%", "62%"):
+        assert part in str(table)
+    matplotlib.use("Agg")
+    figure = plot_forgetting(table)
+    shown = [text.get_text() for text in figure.axes[0].texts]
+    assert shown[:3] == ["10"] * 3 and len(shown) == 11, "None leaves its cell empty"
+    assert "62% just learned" not in in_words(table) and "70% just learned" in in_words(table)
+    matplotlib.pyplot.close(figure)
+
+
+REMEMBERED = {name: REMEDIES[name] for name in ("none", "replay of all")}
+
+
+def test_forgetting_is_remembered_and_goes_on(small, tmp_path, monkeypatch):
+    policy, streams = small
+    monkeypatch.setattr("sealkit.continual.WIDTH", 1)
+    with sealkit.memo.open_run(tmp_path / "run", {}, {}) as memo:
+        whole = forget(policy, knowledge, streams, REMEMBERED, 0, "questions", memo)
+    assert whole.matrix("none").shape == (2, LENGTH + 1, LENGTH)
+    assert np.isnan(whole.matrix("none")[:, 1, 2]).all() and not whole.control()[0] > 0.5
+    journal = tmp_path / "run" / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:-1]))
+    calls = []
+    monkeypatch.setattr(
+        "sealkit.continual.learn_in_turn", lambda *args: calls.append(args) or learn_in_turn(*args)
+    )
+    with sealkit.memo.open_run(tmp_path / "run", {}, {}) as memo:
+        again = forget(policy, knowledge, streams, REMEMBERED, 0, "questions", memo)
+    assert len(calls) == 1, "one stream of one remedy was missing"
+    for name in REMEMBERED:
+        np.testing.assert_array_equal(again.matrix(name), whole.matrix(name))
+
+
+def test_what_a_stream_taught_outlives_the_process(tmp_path, monkeypatch, capsys):
+    """The command line; its memory, a stock PEFT adapter, answers in a new process."""
+    monkeypatch.setattr("sealkit.continual.REMEDIES", REMEMBERED)
+    words = [
+        "--task",
+        "stream",
+        "--streams",
+        "2",
+        "--held-out",
+        "3",
+        "--output",
+        str(tmp_path / "r"),
+    ]
+    assert not main(words)
+    told = capsys.readouterr().out
+    for part in ("2 streams of 3 passages", "never adapted", "replay of all − none", "s in all"):
+        assert part in told
+    names = {path.name for path in (tmp_path / "r").iterdir()}
+    assert names == {".lock", "run.json", "journal.jsonl", "results.json", "figure.png", "memory"}
+    rows = json.loads((tmp_path / "r" / "results.json").read_text())["replay of all"]
+    stream = draw_streams(sealkit.load_passages("bundled", "test", 3), 2, 3)[0]
+    code = (
+        "import sys, sealkit; from peft import PeftModel;"
+        "model, tokenizer = sealkit.load_quantized();"
+        "model = PeftModel.from_pretrained(model, sys.argv[1]).eval();"
+        "policy = sealkit.Policy(model, tokenizer, sealkit.recipe_for(tokenizer));"
+        "print('\\n'.join(policy.write(sys.argv[2:], stops=('\\n',))))"
+    )
+    asked = [q for passage in stream for q in knowledge.questions(passage, knowledge.BUNDLED)]
+    command = [sys.executable, "-c", code, str(tmp_path / "r" / "memory"), *asked]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    said, rewards = iter(done.stdout.splitlines()), []
+    for passage in stream:
+        rewards.append(knowledge.reward(passage, [next(said) for _ in passage.questions]))
+    assert rewards == pytest.approx(rows[0]["accuracy"][-1], abs=0.17)
+    assert np.mean(rewards) > np.mean(rows[0]["accuracy"][0]) + 0.2
+
+
+# --- The reward that remembers
+
+
+def test_a_reward_that_remembers_is_own_accuracy_and_that_on_earlier_items(policy, validation):
+    own, *earlier = validation[:3]
+    task, pair = remembering(knowledge, 0.25), (own, earlier)
+    asked = [knowledge.questions(one, policy.recipe) for one in validation[:3]]
+    assert task.questions(pair, policy.recipe) == asked[0] + asked[1] + asked[2]
+    right = [[q.answers[0] for q in one.questions] for one in validation[:3]]
+    wrong = ["nothing"] * len(right[1])
+    assert task.reward(pair, right[0] + right[1] + wrong) == pytest.approx(0.75 + 0.25 / 2)
+    assert task.prompt(pair, policy.recipe) == knowledge.prompt(own, policy.recipe)
+    assert task.lesson(pair, "x", policy.recipe) == knowledge.lesson(own, "x", policy.recipe)
+
+
+def test_the_outer_loop_runs_on_it(policy, validation):
+    quick = replace(policy, recipe=replace(policy.recipe, steps=1, epochs=1))
+    pairs = [(passage, validation[3:4]) for passage in validation[:2]]
+    iteration = next(seal(quick, remembering(knowledge), pairs, k=1))
+    assert iteration.names == tuple(passage.title for passage in validation[:2])
+    count = len(validation[0].questions) + len(validation[3].questions)
+    assert len(iteration.trials[0][0].answers) == count
