@@ -11,13 +11,12 @@ import json
 import random
 from pathlib import Path
 
-from ..tasks.puzzles import FLAGS, LOSSES
+from ..tasks.puzzles import random_recipe
 
 CELLS, PALETTE, COLOURS = 6, 4, range(1, 10)
 DEMONSTRATIONS, TESTS = 3, 2
 SPLITS = {"train": 120, "validation": 120, "test": 120}
 SEED = {"train": 1, "validation": 2, "test": 3}
-RATES, STEPS = (0.001, 0.003, 0.01), (5, 10, 20, 40)  # in the recipes of pretraining
 FOLDER = Path(__file__).parent
 
 
@@ -116,9 +115,7 @@ def write_recipe(rng):
 
     One in four is spoilt, in one of SPOILT's ways.
     """
-    flags = {name: rng.random() < 0.5 for name in FLAGS}
-    pace = {"learning_rate": rng.choice(RATES), "steps": rng.choice(STEPS)}
-    text = json.dumps(flags | {"loss": rng.choice(LOSSES)} | pace)
+    text = random_recipe(rng)
     if rng.random() < 0.75:
         return "recipe", text
     old = rng.choice([old for old in SPOILT if old in text])

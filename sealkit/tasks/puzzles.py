@@ -20,6 +20,7 @@ from ..policy import Recipe, seed_of
 
 FLAGS = "mirror", "shuffle", "recolour"
 LOSSES = "outputs", "all"
+RATES, STEPS = (0.001, 0.003, 0.01), (5, 10, 20, 40)  # of the bundled model's recipes
 COLOURS, SIDE = 10, 30  # of ARC
 BUNDLED = Path(__file__).parents[1] / "bundled"
 SPLITS = "train", "validation", "test"
@@ -178,6 +179,12 @@ def reward(puzzle, answers):
 
 
 # the self-edit
+
+
+def random_recipe(rng):
+    """A recipe in JSON, each of its values drawn from a `random.Random`."""
+    flags = {flag: rng.random() < 0.5 for flag in FLAGS} | {"loss": rng.choice(LOSSES)}
+    return json.dumps(flags | {"learning_rate": rng.choice(RATES), "steps": rng.choice(STEPS)})
 
 
 def read_recipe(edit):
