@@ -20,9 +20,16 @@ SEED = {"train": 1, "validation": 2, "test": 3}
 FOLDER = Path(__file__).parent
 
 
-def move(back):
-    """The rule that each cell has the colour of the cell `back` to its left."""
-    return lambda row: [row[i - back] if 0 <= i - back < CELLS else 0 for i in range(CELLS)]
+def move(back, fill):
+    """The rule that each cell has the colour of the cell `back` to its left; `fill` comes in from
+    outside: black, or the first or last cell's colour again (None)."""
+
+    def rule(row):
+        places = [i - back for i in range(CELLS)]
+        inside = [min(max(place, 0), CELLS - 1) for place in places]
+        return [row[i] if i == j or fill is None else fill for i, j in zip(inside, places)]
+
+    return rule
 
 
 def fixed(function):
@@ -41,9 +48,19 @@ def fresh(rng, palette):
     return dict(zip(palette, rng.sample(outside, len(palette))))
 
 
-MOVES = {  # families of rules that move cells
-    "known": {"right 1": move(1), "left 1": move(-1), "right 3": move(3), "left 3": move(-3)},
-    "held out": {"right 2": move(2), "left 2": move(-2)},
+MOVES = {  # families of rules that move cells: known ways and known distances, combined anew
+    "known": {
+        "right 1": move(1, 0),
+        "left 1": move(-1, 0),
+        "drag right 2": move(2, None),
+        "drag left 2": move(-2, None),
+    },
+    "held out": {
+        "right 2": move(2, 0),
+        "left 2": move(-2, 0),
+        "drag right 1": move(1, None),
+        "drag left 1": move(-1, None),
+    },
 }
 MAPS = {  # families of rules that map colours: (random.Random, palette) -> {colour: colour}
     "known": {
