@@ -55,7 +55,7 @@ class Prompts:
     cue: str = "Recipe:"
     before: str = ""
     in_view: bool = False
-    versions: int = 6
+    versions: int = 8
     budget: int = 6000
     stops: tuple[str, ...] = ("\n",)
     styles: tuple[str, ...] = ()
