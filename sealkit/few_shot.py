@@ -16,11 +16,10 @@ from .policy import Policy, attach_policy
 from .tasks import puzzles
 
 MODEL = puzzles.BUNDLED / "puzzle_model"
+PACES = [{"learning_rate": 0.003, "steps": 10}, {"learning_rate": 0.01, "steps": 10}]
 GRID = [  # what the best fixed recipe and the oracle choose from
     json.dumps(dict(zip(puzzles.FLAGS, flags)) | {"loss": "outputs"} | pace)
-    for flags, pace in product(
-        product((False, True), repeat=3), [{"learning_rate": 0.003, "steps": 20}]
-    )
+    for flags, pace in product(product((False, True), repeat=3), PACES)
 ]
 
 
@@ -73,7 +72,7 @@ class Table:
 def compare_recipes(policy, train, items, policies, seed=0, memo=None):
     """The Table of arms on held-out puzzles; the policies each write one recipe a puzzle.
 
-    The arms without a policy's recipes start from the first policy. Leaves the last one's weights.
+    All other arms start from the first policy, whose weights are left in the model.
     """
     memo, first = {} if memo is None else memo, next(iter(policies.values()))
     arms, on_train = (Arms(policy, puzzles, some, seed, memo) for some in (items, train))
@@ -81,15 +80,17 @@ def compare_recipes(policy, train, items, policies, seed=0, memo=None):
     scores = {"in context, no training": arms.asked("in context, no training", True)}
     drawn = random_recipes(items, policy.recipe, seed)
     scores["random valid recipe"] = arms.adapted("random valid recipe", drawn)
-    fixed = max(GRID, key=lambda edit: sum(on_train.adapted(edit, [edit] * len(train))))
-    grid = {edit: arms.adapted(edit, [edit] * len(items)) for edit in GRID}
-    scores["best fixed recipe"], invalid = grid[fixed], {}
+    invalid = {}
     for arm, weights in policies.items():
         policy.load(weights)
         scores[arm] = arms.written(arm)
         texts = [memo[("text", *key[1:])] for key in arms.keys(arm)]
         reasons = [reason_of(*pair, policy.recipe) for pair in zip(items, texts)]
         invalid[arm] = sum(map(bool, reasons)) / len(items)
+    policy.load(first)
+    fixed = max(GRID, key=lambda edit: sum(on_train.adapted(edit, [edit] * len(train))))
+    grid = {edit: arms.adapted(edit, [edit] * len(items)) for edit in GRID}
+    scores["best fixed recipe"] = grid[fixed]
     scores["oracle (best of the grid)"] = list(map(max, zip(*grid.values())))
     done = Comparison({arm: tuple(values) for arm, values in scores.items()})
     return Table(done, invalid, fixed)

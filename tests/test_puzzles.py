@@ -381,8 +381,8 @@ def test_a_small_run_of_all_arms(solver, test_split):
     assert list(table.comparison.scores) == [
         "in context, no training",
         "random valid recipe",
-        "best fixed recipe",
         "before RL",
+        "best fixed recipe",
         "oracle (best of the grid)",
     ]
     assert isinstance(table.comparison, Comparison) and table.fixed in few_shot.GRID

@@ -32,7 +32,7 @@ from ..tasks.puzzles import FLAGS, LOSSES, Prompts, line
 from .puzzles import CELLS, DEMONSTRATIONS, draw_puzzle, write_recipe
 
 FOLDER = Path(__file__).parent / "puzzle_model"
-STEPS, DOCUMENTS, PAIRS, RATE, DECAY = 5000, 8, 4, 1e-3, 0.4
+STEPS, DOCUMENTS, PAIRS, RATE, DECAY = 2500, 8, 4, 1e-3, 0.4
 RECIPES = 4  # one step in so many reads recipes
 WIDTH, INNER, LAYERS, HEADS, SIZE, THETA = 128, 256, 3, 6, 32, 1e4
 BACK = (*range(CELLS - 2, CELLS + 3), 2 * CELLS + 2)  # where the first layer looks at first
