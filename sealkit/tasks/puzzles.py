@@ -102,6 +102,7 @@ OWN = Recipe(
     answer_tokens=8,
     max_new_tokens=48,
     top_p=1.0,
+    epochs=30,
     keep=solved,
     adapters_per_pass=20,
 )
