@@ -11,7 +11,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import torch
 
-from . import can_read, compare, environment, estimate_run, load_passages, load_quantized
+from . import can_read, compare, environment, estimate_run, few_shot, load_passages, load_quantized
 from .api import recipe_of
 from .loading import weight_bytes
 from .memo import RunError, write_json
@@ -31,6 +31,8 @@ HELP = {
     "passages": "training passages, at most (default: 40)",
     "held-out": "test passages of the table, at most (default: 60)",
     "styles": "add an arm for each single style of prompt, without RL",
+    "task": "'knowledge', passages (default), or 'puzzles', few-shot puzzles; then --data is "
+    "'bundled' or ARC's JSON, and a self-edit a training recipe",
     "output": "the run's folder; one that holds it already goes on (default: the next runs/N)",
 }
 OUT_OF_MEMORY = (
@@ -47,7 +49,7 @@ def main(words=None):
     """The command line; returns the exit status: 2 and one sentence on stderr for bad input."""
     args, status = arguments(words), 2
     try:
-        return run(args)
+        return (few_shot.run if args.task == "puzzles" else run)(args)
     except torch.OutOfMemoryError:
         said = OUT_OF_MEMORY
     except (ValueError, OSError, SetupError, RunError, FloatingPointError) as error:
@@ -76,6 +78,8 @@ def arguments(words):
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=number, default=default, metavar="N", help=HELP[name])
     parser.add_argument("--styles", action="store_true", help=HELP["styles"])
+    tasks = "knowledge", "puzzles"
+    parser.add_argument("--task", choices=tasks, default="knowledge", help=HELP["task"])
     parser.add_argument("--output", type=Path, help=HELP["output"])
     args = parser.parse_args(words)
     if args.data not in (None, "bundled", "squad") and not Path(args.data).is_file():

@@ -12,6 +12,7 @@ from conftest import PAPER
 
 import sealkit
 from sealkit import few_shot, inner_loop
+from sealkit.__main__ import main
 from sealkit.bundled import puzzles as world
 from sealkit.evaluation import Comparison
 from sealkit.tasks import puzzles
@@ -400,3 +401,17 @@ def test_the_bundled_model_is_small_and_wholly_in_4_bits(solver):
     size = sum(path.stat().st_size for path in few_shot.MODEL.iterdir())
     assert size < 8e6
     assert sealkit.loading.weight_bytes(solver.model.get_base_model())[0] < size
+
+
+def test_the_command_runs_puzzles_and_leaves_its_record(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(few_shot, "GRID", few_shot.GRID[:1])
+    sizes = ["--passages", "2", "--self-edits", "1", "--iterations", "1", "--held-out", "2"]
+    output = ["--output", str(tmp_path / "run")]
+    assert main(["--task", "puzzles", *sizes, *output]) == 0
+    told = capsys.readouterr().out
+    for part in ("2 of other families", "SEAL iteration 1", "Invalid recipes: ", "best fixed"):
+        assert part in told
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert "after iteration 1" in found["accuracy"] and found["fixed"] in few_shot.GRID
+    assert main(["--task", "puzzles", "--passages", "3", *sizes[2:], *output]) == 2
+    assert "other settings" in capsys.readouterr().err
