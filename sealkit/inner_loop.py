@@ -4,6 +4,7 @@ For many self-edits at once: their adapters lie side by side, and one pass throu
 serves them all. Then they are thrown away.
 """
 
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import groupby, takewhile
@@ -24,6 +25,9 @@ LOSS_SCALE = 2.0**16  # at first, for models that compute in fp16
 class Lesson:
     """What a self-edit asks for: texts to train on, and its pace.
 
+    starts: of each text, what it begins with and nothing is learned of; none for no text. reason:
+    why there is nothing to train on and so no reward, for a self-edit that is not a valid one.
+
     >>> Lesson(["It burns."], steps=5, learning_rate=5e-3).steps
     5
     """
@@ -31,6 +35,8 @@ class Lesson:
     texts: list[str]
     steps: int
     learning_rate: float
+    starts: Sequence[str] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ def run_trials(policy, task, pairs, memo=None, keys=None, title=None):
     """The inner loop for any number of (item, self-edit) pairs: list[Trial] in their order.
 
     Lessons of one pace and of like length are trained side by side, `recipe.adapters_per_pass` at
-    a time. memo, keys, title: see `remembered`.
+    a time; one with a reason earns 0 without. memo, keys, title: see `remembered`.
     """
     memo = {} if memo is None else memo
     pairs = dict(zip(keys or [("trial", n) for n in range(len(pairs))], pairs, strict=True))
@@ -94,7 +100,12 @@ def run_trials(policy, task, pairs, memo=None, keys=None, title=None):
     def one_pass(keys):
         return [asdict(trial) for trial in try_out(policy, task, [pairs[key] for key in keys])]
 
-    order = sorted(pairs, key=lambda key: (pace(key), length(key)))
+    for key, (_, edit) in pairs.items():
+        if why := lessons[key].reason:
+            done[key] = asdict(Trial(edit, 0.0, [], [], 0, why))
+    order = sorted(
+        (key for key in pairs if key not in done), key=lambda key: (pace(key), length(key))
+    )
     for group in (list(group) for _, group in groupby(order, pace)):
         done |= zip(group, remembered(memo, group, one_pass, width, title))
     return [Trial(**done[key]) for key in pairs]
@@ -112,6 +123,8 @@ def sft(policy, adapters, lessons, penalty=None):
     packed = [pack(policy, lesson.texts) for lesson in lessons]
     check_length(policy.model, 1 + max(max(positions) for _, positions in packed))
     inputs, labels = collate(packed, policy.tokenizer.pad_token_id, policy.model.device)
+    for row, lesson in zip(labels, lessons):
+        row[: len(skipped := starts_of(policy, lesson))][skipped] = -100
     tensors = [tensor for pair in adapters.values() for tensor in pair]
     optimizer = torch.optim.AdamW(tensors, lr=lessons[0].learning_rate, weight_decay=0.0)
     scale, losses = first_scale(policy, len(lessons)), []
@@ -194,6 +207,15 @@ def pack(policy, texts):
             ids += tokens[: most - len(ids)]
             positions += range(len(ids) - len(positions))
     return ids, positions
+
+
+def starts_of(policy, lesson):
+    """Which of a packed lesson's tokens belong to the starts of its texts, (length,) bool."""
+    marks, most = [], policy.recipe.max_tokens
+    for text, start in zip(lesson.texts, lesson.starts):
+        both = encode(policy.tokenizer, [text, start])["input_ids"]
+        marks += [n < len(both[1]) for n in range(len(both[0]) + 1)]
+    return torch.tensor(marks[:most], dtype=torch.bool, device=policy.model.device)
 
 
 def collate(packed, pad_token_id, device):

@@ -27,11 +27,13 @@ ORDER = [  # each may import those before it
     "tasks.tokens",
     "tasks.grading",
     "tasks.knowledge",
+    "tasks.puzzles",
     "evaluation",
     "forgetting",
     "remedies",
     "continual",
     "remembering",
+    "few_shot",
     "api",
     "estimate",
     "record",
@@ -52,6 +54,8 @@ TAUGHT = {  # the notebook that builds by hand what the module does
     "forgetting": "07_continual_learning",
     "remedies": "07_continual_learning",
     "continual": "07_continual_learning",
+    "tasks.puzzles": "06_few_shot_puzzles",
+    "few_shot": "06_few_shot_puzzles",
 }
 LINES, PARAMETERS = 40, 7
 

@@ -1,0 +1,152 @@
+"""The bundled world of puzzles: rows of six cells, whose rule moves them or maps their colours.
+
+A rule of the first sort says where a cell's colour comes from, whatever the colours are; one of the
+second says what becomes of a colour, wherever it stands. So recolouring the demonstrations of the
+first, or shuffling the cells of the second, makes more demonstrations of the same rule; the other
+way round it makes demonstrations of other rules. Black, 0, is what comes in from outside.
+`python -m sealkit.bundled.puzzles` writes the splits as ARC's own JSON.
+"""
+
+import json
+import random
+from pathlib import Path
+
+from ..tasks.puzzles import random_recipe
+
+CELLS, PALETTE, COLOURS = 6, 4, range(1, 10)
+DEMONSTRATIONS, TESTS = 3, 2
+SPLITS = {"train": 120, "validation": 120, "test": 120}
+SEED = {"train": 1, "validation": 2, "test": 3}
+FOLDER = Path(__file__).parent
+
+
+def move(back, fill):
+    """The rule that each cell has the colour of the cell `back` to its left; `fill` comes in from
+    outside: black, or the first or last cell's colour again (None)."""
+
+    def rule(row):
+        places = [i - back for i in range(CELLS)]
+        inside = [min(max(place, 0), CELLS - 1) for place in places]
+        return [row[i] if i == j or fill is None else fill for i, j in zip(inside, places)]
+
+    return rule
+
+
+def fixed(function):
+    """A family of one map of colours: its maps, {colour: colour}, for any palette."""
+    return lambda rng, palette: {colour: function(colour) for colour in COLOURS}
+
+
+def cycle(rng, colours):
+    """A map that sends each of some colours to the next, and the last to the first."""
+    return dict(zip(colours, [*colours[1:], colours[0]]))
+
+
+def fresh(rng, palette):
+    """A map from the palette to colours outside of it."""
+    outside = [colour for colour in COLOURS if colour not in palette]
+    return dict(zip(palette, rng.sample(outside, len(palette))))
+
+
+MOVES = {  # families of rules that move cells: known ways and known distances, combined anew
+    "known": {
+        "right 1": move(1, 0),
+        "left 1": move(-1, 0),
+        "drag right 2": move(2, None),
+        "drag left 2": move(-2, None),
+    },
+    "held out": {
+        "right 2": move(2, 0),
+        "left 2": move(-2, 0),
+        "drag right 1": move(1, None),
+        "drag left 1": move(-1, None),
+    },
+}
+MAPS = {  # families of rules that map colours: (random.Random, palette) -> {colour: colour}
+    "known": {
+        "next": fixed(lambda colour: colour % 9 + 1),
+        "previous": fixed(lambda colour: (colour - 2) % 9 + 1),
+        "opposite": fixed(lambda colour: 10 - colour),
+    },
+    "held out": {
+        "exchange": lambda rng, palette: cycle(rng, palette[:2]) | cycle(rng, palette[2:]),
+        "cycle": cycle,
+        "fresh": fresh,
+    },
+}
+
+
+def draw_puzzle(rng, families, pairs, tests=0):
+    """(family, [(input, output), ...]) of one rule: rows, of which the last `tests` are for tests.
+
+    Of a rule that moves cells the tests have other colours than the demonstrations; of one that
+    maps colours the same, or nobody could know. Without tests every row has its own palette.
+    """
+    sort = rng.choice((MOVES, MAPS))
+    family = rng.choice(list(sort[families]))
+    rule, colours = sort[families][family], rng.sample(COLOURS, len(COLOURS))
+    palette, others = colours[:PALETTE], colours[PALETTE : 2 * PALETTE]
+    if sort is MAPS:
+        map_of, others = rule(rng, palette), palette
+    done = []
+    for i in range(pairs):
+        own = others if i >= pairs - tests else palette
+        row = rng.choices(own if tests else rng.sample(COLOURS, PALETTE), k=CELLS)
+        done.append((row, rule(row) if sort is MOVES else [map_of[colour] for colour in row]))
+    return family, done
+
+
+def fair(pairs, tests):
+    """Whether the demonstrations show all colours of the tests, or none of them."""
+    shown, asked = ({c for x, _ in some for c in x} for some in (pairs[:-tests], pairs[-tests:]))
+    return asked <= shown or asked.isdisjoint(shown)
+
+
+def write_split(split):
+    """One split as ARC's combined JSON has it: {name: {"train": [pairs], "test": [pairs]}}."""
+    rng, tasks = random.Random(SEED[split]), {}
+    families = "known" if split == "train" else "held out"
+    while len(tasks) < SPLITS[split]:
+        family, pairs = draw_puzzle(rng, families, DEMONSTRATIONS + TESTS, TESTS)
+        if fair(pairs, TESTS):
+            grids = [{"input": [x], "output": [y]} for x, y in pairs]
+            demonstrations, tests = grids[:DEMONSTRATIONS], grids[DEMONSTRATIONS:]
+            tasks[f"{family} {len(tasks):03}"] = {"train": demonstrations, "test": tests}
+    return tasks
+
+
+SPOILT = {  # what of a recipe becomes what
+    '"mirror"': '"rotate"',
+    ": true": ': "yes"',
+    ": false": ": 0",
+    '"steps": ': '"steps": -',
+    '"learning_rate": 0': '"learning_rate": 3',
+    '"outputs"': '"inputs"',
+    ', "recolour"': ' "recolour"',
+    "}": "",
+}
+
+
+def write_recipe(rng):
+    """(sort, JSON) of a self-edit as pretraining has it: any valid one is as likely as another.
+
+    One in four is spoilt, in one of SPOILT's ways.
+    """
+    text = random_recipe(rng)
+    if rng.random() < 0.75:
+        return "recipe", text
+    old = rng.choice([old for old in SPOILT if old in text])
+    return "spoilt recipe", text.replace(old, SPOILT[old], 1)
+
+
+def main():
+    """Write the three splits beside this file."""
+    for split in SPLITS:
+        text = ",\n".join(
+            f"{json.dumps(k)}: {json.dumps(v)}" for k, v in write_split(split).items()
+        )
+        (FOLDER / f"puzzles_{split}.json").write_text(f"{{\n{text}\n}}\n", "ascii")
+
+
+if __name__ == "__main__":
+    main()

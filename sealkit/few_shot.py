@@ -1,0 +1,124 @@
+"""The few-shot domain's run: two iterations of SEAL on puzzles, and the table that asks whether one
+fixed recipe would do as well."""
+
+import json
+import os
+import random
+import time
+from dataclasses import dataclass
+from itertools import islice, product
+
+from .evaluation import Arms, Comparison
+from .loading import VARIABLE, load_quantized
+from .memo import write_json
+from .outer_loop import memo_of, seal
+from .policy import Policy, attach_policy
+from .tasks import puzzles
+
+MODEL = puzzles.BUNDLED / "puzzle_model"
+PACES = [{"learning_rate": 0.003, "steps": 10}, {"learning_rate": 0.01, "steps": 10}]
+GRID = [  # what the best fixed recipe and the oracle choose from
+    json.dumps(dict(zip(puzzles.FLAGS, flags)) | {"loss": "outputs"} | pace)
+    for flags, pace in product(product((False, True), repeat=3), PACES)
+]
+
+
+def load_policy(name=None, seed=0):
+    """The Policy of the puzzles' bundled model, or of another by folder or hub id."""
+    name = name or os.environ.get(VARIABLE) or "bundled"
+    model, tokenizer = load_quantized(str(MODEL) if name == "bundled" else name)
+    recipe = puzzles.recipe_for(tokenizer)
+    return Policy(attach_policy(model, recipe, seed), tokenizer, recipe)
+
+
+def reason_of(puzzle, edit, recipe):
+    """Why a self-edit is no valid recipe for this puzzle; empty if it is."""
+    return puzzles.lesson(puzzle, edit, recipe).reason
+
+
+def random_recipes(items, recipe, seed=0):
+    """For each puzzle a recipe drawn from all that are valid and within the budget."""
+    rng, done = random.Random(f"random {seed}"), []
+    for puzzle in items:
+        while reason_of(puzzle, edit := puzzles.random_recipe(rng), recipe):
+            pass
+        done.append(edit)
+    return done
+
+
+@dataclass(frozen=True)
+class Table:
+    """comparison: rewards of every arm on held-out puzzles. invalid: {arm: share of its recipes}.
+    fixed: the recipe that solved most training puzzles."""
+
+    comparison: Comparison
+    invalid: dict[str, float]
+    fixed: str
+
+    def __str__(self):
+        lines = [
+            str(self.comparison),
+            f"Best fixed recipe, chosen on training puzzles: {self.fixed}",
+        ]
+        lines += [f"Invalid recipes {arm}: {share:.0%}" for arm, share in self.invalid.items()]
+        *_, final = self.invalid
+        for other in (next(iter(self.invalid)), "best fixed recipe"):
+            mean, low, high = (100 * x for x in self.comparison.difference(final, other))
+            said = f"{mean:+.1f} points, 95% interval [{low:+.1f}, {high:+.1f}]"
+            lines.append(f"{final} − {other}: {said}")
+        return "\n".join(lines)
+
+
+def compare_recipes(policy, train, items, policies, seed=0, memo=None):
+    """The Table of arms on held-out puzzles; the policies each write one recipe a puzzle.
+
+    All other arms start from the first policy, whose weights are left in the model.
+    """
+    memo, first = {} if memo is None else memo, next(iter(policies.values()))
+    arms, on_train = (Arms(policy, puzzles, some, seed, memo) for some in (items, train))
+    policy.load(first)
+    scores = {"in context, no training": arms.asked("in context, no training", True)}
+    drawn = random_recipes(items, policy.recipe, seed)
+    scores["random valid recipe"] = arms.adapted("random valid recipe", drawn)
+    invalid = {}
+    for arm, weights in policies.items():
+        policy.load(weights)
+        scores[arm] = arms.written(arm)
+        texts = [memo[("text", *key[1:])] for key in arms.keys(arm)]
+        reasons = [reason_of(*pair, policy.recipe) for pair in zip(items, texts)]
+        invalid[arm] = sum(map(bool, reasons)) / len(items)
+    policy.load(first)
+    fixed = max(GRID, key=lambda edit: sum(on_train.adapted(edit, [edit] * len(train))))
+    grid = {edit: arms.adapted(edit, [edit] * len(items)) for edit in GRID}
+    scores["best fixed recipe"] = grid[fixed]
+    scores["oracle (best of the grid)"] = list(map(max, zip(*grid.values())))
+    done = Comparison({arm: tuple(values) for arm, values in scores.items()})
+    return Table(done, invalid, fixed)
+
+
+def run(args):
+    """One run as the command line says; prints its story, writes the folder with the table."""
+    start, data = time.time(), args.data or "bundled"
+    policy = load_policy(args.model, args.seed)
+    train = puzzles.load_puzzles(data, "train", args.passages)
+    test = puzzles.load_puzzles(data, "test", args.held_out)
+    print(f"Puzzles of {data}: {len(train)} to train on, {len(test)} of other families to test on.")
+    settings = policy, puzzles, train, args.self_edits, args.seed
+    with memo_of(args.output, *settings) as memo:
+        policies = {}
+        for iteration in islice(seal(*settings, memo), args.iterations):
+            policies[f"after iteration {iteration.number}"] = iteration.policy
+            print(f"{iteration}{invalid_share(iteration)}\n", flush=True)
+        print(f"{time.time() - start:.0f} s so far.", flush=True)
+        policies = {"before RL": memo["policy", 0]["weights"]} | policies
+        table = compare_recipes(policy, train, test, policies, args.seed, memo)
+    print(f"On {len(test)} puzzles of families that no policy has seen, one recipe each:\n{table}")
+    found = {"accuracy": table.comparison.scores, "invalid": table.invalid, "fixed": table.fixed}
+    write_json(args.output / "results.json", found)
+    print(f"{time.time() - start:.0f} s in all.")
+
+
+def invalid_share(iteration):
+    """A line on an iteration's invalid recipes."""
+    reasons = [trial.reason for trials in iteration.trials for trial in trials]
+    return f"Invalid recipes: {sum(map(bool, reasons)) / len(reasons):.0%} of {len(reasons)}."

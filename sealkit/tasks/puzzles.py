@@ -1,0 +1,417 @@
+"""Few-shot puzzles (paper, section 3.1): demonstrations C, a self-edit that is a training recipe in
+JSON, test grids τ.
+
+A recipe says how to make more demonstrations out of those given, and how to train on them. An
+augmentation conjugates the puzzle's rule: mirrored demonstrations of "move right" show "move left".
+"""
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import Field
+
+from ..inner_loop import Lesson
+from ..policy import Recipe, seed_of
+
+FLAGS = "mirror", "shuffle", "recolour"
+LOSSES = "outputs", "all"
+RATES, STEPS = (0.001, 0.003, 0.01), (5, 10, 20, 40)  # of the bundled model's recipes
+COLOURS, SIDE = 10, 30  # of ARC
+BUNDLED = Path(__file__).parents[1] / "bundled"
+SPLITS = "train", "validation", "test"
+HELD_OUT = 4  # one task in so many of a file's is for testing
+CHARACTERS = 10_000  # of a self-edit that are read
+
+
+@dataclass(frozen=True)
+class Puzzle:
+    """Demonstrations of one rule, and tests: pairs (input, output) of grids, tuples of rows.
+
+    >>> Puzzle("left", ((((1, 2),), ((2, 0),)),), ((((3, 4),), ((4, 0),)),)).title
+    'left'
+    """
+
+    title: str
+    demonstrations: tuple
+    tests: tuple
+    oracle: str = ""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The texts around a puzzle, and what its recipes may do.
+
+    cue: under the demonstrations; the model goes on with a recipe. in_view: whether demonstrations
+    stand before a grid to solve, in training (leave-one-out) and in the exam; without, the rule
+    has to be in the weights. versions: of the demonstrations, with augmentations. budget: of cells
+    trained on, over all steps. stops: where a recipe ends, besides the end token.
+    """
+
+    cue: str = "Recipe:"
+    before: str = ""
+    in_view: bool = False
+    versions: int = 8
+    budget: int = 6000
+    stops: tuple[str, ...] = ("\n",)
+    styles: tuple[str, ...] = ()
+
+
+class Settings(pydantic.BaseModel):
+    """A recipe: what a self-edit has to be as JSON, with these keys, no others, and these types.
+
+    mirror, shuffle, recolour: augmentations, see `versions`. loss: on outputs or on all cells.
+
+    >>> Settings(mirror=False, shuffle=False, recolour=True, loss="all", learning_rate=0.003,
+    ...          steps=5).steps
+    5
+    """
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
+    mirror: bool
+    shuffle: bool
+    recolour: bool
+    loss: Literal[LOSSES]
+    learning_rate: Annotated[float, Field(gt=0, le=0.1)]
+    steps: Annotated[int, Field(ge=1, le=100)]
+
+
+class InvalidRecipe(ValueError):
+    """A self-edit that is no recipe, or one over the budget; the message says why."""
+
+
+def solved(rewards, alone):
+    """The rule of the paper for this domain: every recipe that solved its puzzle wholly.
+
+    >>> solved([1.0, 0.5, 1.0], alone=1.0)
+    [0, 2]
+    """
+    return [j for j, reward in enumerate(rewards) if reward == 1]
+
+
+OWN = Recipe(
+    Prompts(),
+    learning_rate=0.003,
+    steps=20,
+    answer_tokens=8,
+    max_new_tokens=48,
+    top_p=1.0,
+    epochs=30,
+    keep=solved,
+    adapters_per_pass=20,
+)
+GENERAL = Recipe(  # rank, rates and what a text looks like are the paper's; not tried on a GPU
+    Prompts(
+        before="Each line shows a grid, its rows parted by /, and what a hidden rule makes of it. "
+        'A recipe is JSON such as {"mirror": false, "shuffle": false, "recolour": true, '
+        '"loss": "outputs", "learning_rate": 0.0001, "steps": 10}.\n',
+        in_view=True,
+        budget=200_000,
+    ),
+    rank=128,
+    alpha=16,
+    learning_rate=1e-4,
+    steps=10,
+    answer_tokens=1024,
+    max_new_tokens=96,
+    max_tokens=8192,
+    keep=solved,
+    epochs=2,
+    m_step_learning_rate=3e-4,
+    adapters_per_pass=1,
+    rows_per_pass=1,
+    texts_per_pass=20,
+    checkpointing=True,
+)
+
+
+def recipe_for(tokenizer):
+    """The Recipe that goes with a model: what its tokenizer's folder names, else GENERAL."""
+    return {"puzzles": OWN}.get(tokenizer.init_kwargs.get("prompts"), GENERAL)
+
+
+# a puzzle as text, one grid a line
+
+
+def line(grid):
+    """A grid as text, its rows parted by slashes.
+
+    >>> line(((1, 2), (3, 4)))
+    '1 2 / 3 4'
+    """
+    return " / ".join(" ".join(map(str, row)) for row in grid)
+
+
+def shown(pairs):
+    """Pairs (input, output) as text, a line each."""
+    return "".join(f"{line(x)} -> {line(y)}\n" for x, y in pairs)
+
+
+def name(puzzle):
+    """What tells one puzzle from another: its title first."""
+    return puzzle.title, shown(puzzle.demonstrations)
+
+
+def prompt(puzzle, recipe, style=None):
+    """What asks for a recipe: the demonstrations, without the tests."""
+    prompts = recipe.prompts
+    return prompts.before + shown(puzzle.demonstrations) + prompts.cue
+
+
+def questions(puzzle, recipe, in_context=False):
+    """The prompts of the test grids, list[str]."""
+    in_view = in_context or recipe.prompts.in_view
+    before = recipe.prompts.before + shown(puzzle.demonstrations) if in_view else ""
+    return [f"{before}{line(x)} ->" for x, _ in puzzle.tests]
+
+
+def reward(puzzle, answers):
+    """Share of the test grids that `answers` (list[str]) get right in every cell, in [0, 1]."""
+    if not puzzle.tests or any(y is None for _, y in puzzle.tests):
+        raise ValueError(f"The puzzle {puzzle.title!r} has no solutions: there is no reward.")
+    right = [said.split() == line(y).split() for said, (_, y) in zip(answers, puzzle.tests)]
+    return sum(right) / len(puzzle.tests)
+
+
+# the self-edit
+
+
+def random_recipe(rng):
+    """A recipe in JSON, each of its values drawn from a `random.Random`."""
+    flags = {flag: rng.random() < 0.5 for flag in FLAGS} | {"loss": rng.choice(LOSSES)}
+    return json.dumps(flags | {"learning_rate": rng.choice(RATES), "steps": rng.choice(STEPS)})
+
+
+def read_recipe(edit):
+    """The Settings that a self-edit says, or InvalidRecipe in one sentence."""
+    try:
+        return Settings.model_validate_json(edit[:CHARACTERS].encode("utf-8", "replace"))
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"]))[:40]
+        raise InvalidRecipe(f"no recipe: {where + ': ' if where else ''}{first['msg']}") from error
+
+
+def lesson(puzzle, edit, recipe):
+    """What the inner loop trains on, and how fast; one with a reason for an invalid self-edit.
+
+    Without a self-edit (""): the demonstrations as they are, at the recipe's own pace.
+    """
+    plain = dict.fromkeys(FLAGS, False) | {"loss": "outputs"}
+    pace = {"learning_rate": recipe.learning_rate, "steps": recipe.steps}
+    try:
+        settings = read_recipe(edit) if edit else Settings(**plain, **pace)
+        return lesson_of(puzzle, settings, recipe.prompts)
+    except InvalidRecipe as error:
+        return Lesson([], 0, 0.0, reason=str(error))
+
+
+def lesson_of(puzzle, settings, prompts):
+    """The Lesson of valid settings. Raises InvalidRecipe if it is over the budget."""
+    starts, texts = [], []
+    for pairs in versions(puzzle, settings, prompts.versions):
+        for others, (x, y) in leave_one_out(pairs):
+            start = (prompts.before + shown(others) if prompts.in_view else "") + f"{line(x)} ->"
+            starts.append(start)
+            texts.append(f"{start} {line(y)}")
+    cells = settings.steps * sum(sum(map(str.isdigit, text)) for text in texts)
+    if cells > prompts.budget:
+        raise InvalidRecipe(f"over the budget: {cells} cells trained on, {prompts.budget} allowed")
+    starts = starts if settings.loss == "outputs" else []
+    return Lesson(texts, settings.steps, settings.learning_rate, starts)
+
+
+# augmentations: each maps a grid to a grid, and undoes itself or has an inverse of its kind
+
+
+def mirror(grid):
+    """A grid seen in a mirror.
+
+    >>> mirror(((1, 2, 3),))
+    ((3, 2, 1),)
+    """
+    return tuple(row[::-1] for row in grid)
+
+
+def shuffle(grid, order):
+    """A grid with its columns in another order, as `random.Random(order)` has it.
+
+    >>> shuffle(((1, 2, 3),), order=1)
+    ((2, 3, 1),)
+    """
+    columns = list(zip(*grid))
+    random.Random(order).shuffle(columns)
+    return tuple(zip(*columns))
+
+
+def recolour(grid, colours):
+    """A grid with other colours. colours: for each of the ten, what becomes of it.
+
+    >>> recolour(((0, 1, 2),), [0, 2, 1, 3, 4, 5, 6, 7, 8, 9])
+    ((0, 2, 1),)
+    """
+    return tuple(tuple(colours[colour] for colour in row) for row in grid)
+
+
+def draw_colours(rng):
+    """A random permutation of the colours that leaves black (0) alone."""
+    return [0, *rng.sample(range(1, COLOURS), COLOURS - 1)]
+
+
+def augmentation(settings, seed):
+    """A function grid -> grid that draws from `seed` what the settings allow."""
+    rng = random.Random(seed)
+    mirrored, order, colours = rng.random() < 0.5, rng.random(), draw_colours(rng)
+
+    def augment(grid):
+        grid = mirror(grid) if settings.mirror and mirrored else grid
+        grid = shuffle(grid, order) if settings.shuffle else grid
+        return recolour(grid, colours) if settings.recolour else grid
+
+    return augment
+
+
+def versions(puzzle, settings, count):
+    """The demonstrations, then other versions of them as the settings say: lists of pairs.
+
+    `count` in all; two if the mirror alone is on, and one without augmentations.
+    """
+    augmentations: list[Callable] = [lambda grid: grid]
+    if settings.shuffle or settings.recolour:
+        seeds = [seed_of("version", name(puzzle), n) for n in range(1, count)]
+        augmentations += [augmentation(settings, seed) for seed in seeds]
+    elif settings.mirror:
+        augmentations.append(mirror)
+    return [[(f(x), f(y)) for x, y in puzzle.demonstrations] for f in augmentations]
+
+
+def leave_one_out(pairs):
+    """[(the other pairs, one pair), ...]: each demonstration as if it were the test.
+
+    >>> leave_one_out(["a", "b"])
+    [(['b'], 'a'), (['a'], 'b')]
+    """
+    return [(pairs[:i] + pairs[i + 1 :], pair) for i, pair in enumerate(pairs)]
+
+
+# ARC's JSON
+
+Cell = Annotated[int, Field(ge=0, lt=COLOURS, strict=True)]
+
+
+def even(grid):
+    if any(len(row) != len(grid[0]) for row in grid):
+        raise ValueError("its rows differ in length")
+    return grid
+
+
+Grid = Annotated[
+    tuple[Annotated[tuple[Cell, ...], Field(min_length=1, max_length=SIDE)], ...],
+    Field(min_length=1, max_length=SIDE),
+    pydantic.AfterValidator(even),
+]
+
+
+class Demonstration(pydantic.BaseModel):
+    input: Grid
+    output: Grid
+
+
+class Test(pydantic.BaseModel):
+    input: Grid
+    output: Grid | None = None
+
+
+class Task(pydantic.BaseModel):
+    """A task as ARC's files have it."""
+
+    train: Annotated[list[Demonstration], Field(min_length=1)]
+    test: Annotated[list[Test], Field(min_length=1)]
+
+
+SOLUTIONS = pydantic.TypeAdapter(list[Grid])
+WORDS = {"missing": "is missing", "too_short": "is empty"}
+
+
+def checked(validate, value, path, task):
+    """`validate(value)`, or a ValueError in one sentence that names file, task and place."""
+    try:
+        return validate(value)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        said = WORDS.get(first["type"], first["msg"][0].lower() + first["msg"][1:])
+        raise ValueError(f"{str(path)!r}, task {task!r}: {where} {said}.") from None
+
+
+def read_json(path):
+    try:
+        return json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"{str(path)!r} can't be read as JSON: {reason}.") from error
+
+
+def load_puzzles(source="bundled", split=None, limit=None, solutions=None):
+    """Puzzles of the bundled world, or of ARC's files: list[Puzzle].
+
+    source: "bundled"; a file with one task, or with many by name (`*_challenges.json`); or a folder
+    of files with one task each. solutions: the file with the test outputs, where they are apart;
+    None for the file that ARC's names suggest. split: "train", "validation" or "test"; of a file
+    the last quarter is "test" and the rest "train". Raises ValueError, naming file and task.
+
+    >>> len(load_puzzles("bundled", "test"))
+    120
+    """
+    if split is not None and split not in SPLITS:
+        raise ValueError(f"No split {split!r}: use one of {', '.join(SPLITS)}.")
+    if source == "bundled":
+        source, part = BUNDLED / f"puzzles_{split or 'train'}.json", None
+    else:
+        source, part = Path(source), split
+    tasks = [one for path in files(source) for one in tasks_of(path, solutions)]
+    tests = len(tasks) // HELD_OUT
+    if part is not None:
+        tasks = tasks[-tests:] if part == "test" and tests else tasks[: len(tasks) - tests]
+    return tasks[:limit]
+
+
+def files(source):
+    """The files of a folder, or the one file."""
+    paths = sorted(source.glob("*.json")) if source.is_dir() else [source]
+    if not paths:
+        raise ValueError(f"{str(source)!r} holds no .json file: give one with ARC's tasks.")
+    return paths
+
+
+def tasks_of(path, solutions=None):
+    """The puzzles of one file, with their solutions, list[Puzzle]."""
+    found = read_json(path)
+    if not isinstance(found, dict) or not found:
+        raise ValueError(f"{str(path)!r} holds no tasks: it has to be an object of them, or one.")
+    tasks = {Path(path).stem: found} if "train" in found or "test" in found else found
+    other = Path(str(path).replace("challenges", "solutions"))
+    if solutions is None and other != Path(path) and other.is_file():
+        solutions = other
+    answers = {} if solutions is None else read_json(solutions)
+    return [puzzle_of(path, key, task, answers, solutions) for key, task in tasks.items()]
+
+
+def puzzle_of(path, key, task, answers, solutions):
+    """One task, its outputs taken from `answers` where it has none. Raises ValueError."""
+    task = checked(Task.model_validate, task, path, key)
+    outputs = [test.output for test in task.test]
+    if None in outputs and solutions is not None:
+        given = answers.get(key) if isinstance(answers, dict) else None
+        outputs = checked(SOLUTIONS.validate_python, given, solutions, key)
+    if len(outputs) != len(task.test) or None in outputs:
+        where = solutions or path
+        raise ValueError(f"{str(where)!r}, task {key!r}: the output of a test is missing.")
+    pairs = tuple((one.input, one.output) for one in task.train)
+    return Puzzle(str(key), pairs, tuple(zip((test.input for test in task.test), outputs)))

@@ -1,0 +1,417 @@
+"""Puzzles and their recipes: augmentations, the schema and 10,000 texts, ARC's files, the arms."""
+
+import json
+import random
+import re
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import PAPER
+
+import sealkit
+from sealkit import few_shot, inner_loop
+from sealkit.__main__ import main
+from sealkit.bundled import puzzles as world
+from sealkit.evaluation import Comparison
+from sealkit.tasks import puzzles
+from sealkit.tasks.puzzles import OWN, Puzzle, Settings, load_puzzles, read_recipe
+
+PLAIN = {"mirror": False, "shuffle": False, "recolour": False, "loss": "outputs"}
+GOOD = PLAIN | {"learning_rate": 0.003, "steps": 5}
+
+
+@pytest.fixture(scope="module")
+def test_split():
+    return load_puzzles("bundled", "test")
+
+
+@pytest.fixture(scope="module")
+def solver():
+    return few_shot.load_policy("bundled")
+
+
+# the world
+
+
+def test_splits_are_what_the_generator_writes_and_families_are_held_out():
+    families = {split: set() for split in world.SPLITS}
+    for split, found in families.items():
+        path = world.FOLDER / f"puzzles_{split}.json"
+        assert json.loads(path.read_text()) == json.loads(json.dumps(world.write_split(split)))
+        found |= {puzzle.title.rsplit(" ", 1)[0] for puzzle in load_puzzles("bundled", split)}
+    known = {*world.MOVES["known"], *world.MAPS["known"]}
+    assert families["train"] == known and known.isdisjoint(families["test"])
+    held_out = {*world.MOVES["held out"], *world.MAPS["held out"]}
+    assert families["test"] == families["validation"] == held_out
+
+
+def test_no_puzzle_is_in_two_splits():
+    every = [puzzle for split in world.SPLITS for puzzle in load_puzzles("bundled", split)]
+    assert len({puzzles.name(puzzle)[1] for puzzle in every}) == len(every) == 360
+
+
+def test_the_demonstrations_show_what_the_tests_ask(test_split):
+    for puzzle in test_split:
+        shown, asked = (
+            {(a, b) for x, y in pairs for a, b in zip(x[0], y[0])}
+            for pairs in (puzzle.demonstrations, puzzle.tests)
+        )
+        if puzzle.title.rsplit(" ", 1)[0] in world.MOVES["held out"]:
+            assert {a for a, _ in shown}.isdisjoint(a for a, _ in asked)
+        else:
+            assert asked <= shown and len(dict(shown)) == len(shown)
+
+
+def test_recipes_of_pretraining_are_of_every_kind_equally_often():
+    rng, counts, spoilt = random.Random(0), {}, 0
+    for _ in range(8000):
+        kind, text = world.write_recipe(rng)
+        if kind != "recipe":
+            spoilt += 1
+            with pytest.raises(puzzles.InvalidRecipe):
+                read_recipe(text)
+            continue
+        for key, value in json.loads(text).items():
+            counts[key, value] = counts.get((key, value), 0) + 1
+    total = 8000 - spoilt
+    assert abs(spoilt / 8000 - 0.25) < 0.02
+    for (key, _), count in counts.items():
+        kinds = sum(other == key for other, _ in counts)
+        assert abs(count / total - 1 / kinds) < 0.03, (key, count)
+
+
+# augmentations
+
+
+def random_grid(rng):
+    height, width = rng.randint(1, 5), rng.randint(1, 7)
+    return tuple(tuple(rng.choices(range(10), k=width)) for _ in range(height))
+
+
+def test_each_augmentation_can_be_undone():
+    rng = random.Random(0)
+    for _ in range(200):
+        grid, colours, order = random_grid(rng), puzzles.draw_colours(rng), rng.random()
+        back = [colours.index(colour) for colour in range(10)]
+        assert puzzles.mirror(puzzles.mirror(grid)) == grid
+        assert puzzles.recolour(puzzles.recolour(grid, colours), back) == grid
+        assert sorted(colours) == list(range(10)) and colours[0] == 0
+        mixed = puzzles.shuffle(grid, order)
+        assert sorted(zip(*mixed)) == sorted(zip(*grid))
+        place = puzzles.shuffle((tuple(range(len(grid[0]))),), order)[0]
+        assert tuple(tuple(row[i] for i in place) for row in grid) == mixed
+
+
+def test_an_augmentation_conjugates_the_rule():
+    """Recoloured, "right 2" is the same rule; mirrored, "left 2". Shuffled, a map is the same."""
+    rng = random.Random(1)
+    right, left, *_ = world.MOVES["held out"].values()
+    for _ in range(100):
+        row, colours, order = (
+            rng.choices(range(1, 10), k=6),
+            puzzles.draw_colours(rng),
+            rng.random(),
+        )
+        x, y = (tuple(row),), (tuple(right(row)),)
+        painted, seen = puzzles.recolour(x, colours), puzzles.mirror(x)
+        assert puzzles.recolour(y, colours) == (tuple(right(list(painted[0]))),)
+        assert puzzles.mirror(y) == (tuple(left(list(seen[0]))),)
+        mapped = puzzles.recolour(x, colours)
+        mixed = puzzles.recolour(puzzles.shuffle(x, order), colours)
+        assert puzzles.shuffle(mapped, order) == mixed
+
+
+@pytest.mark.parametrize(
+    "flags, count",
+    [((), 1), (("mirror",), 2), (("recolour",), 6), (("mirror", "shuffle", "recolour"), 6)],
+)
+def test_versions_begin_with_the_demonstrations_and_are_the_same_each_time(
+    test_split, flags, count
+):
+    settings = Settings(**GOOD | dict.fromkeys(flags, True))
+    first, *others = done = puzzles.versions(test_split[0], settings, 6)
+    assert first == list(test_split[0].demonstrations) and len(done) == count
+    assert all(len(other) == len(first) for other in others)
+    assert done == puzzles.versions(test_split[0], settings, 6)
+
+
+def test_leave_one_out_shows_all_others_and_never_the_answer(test_split):
+    pairs = list(test_split[0].demonstrations)
+    tasks = puzzles.leave_one_out(pairs)
+    assert [one for _, one in tasks] == pairs
+    assert all(sorted([*others, one]) == sorted(pairs) for others, one in tasks)
+    in_view = replace(OWN, prompts=replace(OWN.prompts, in_view=True))
+    lesson = puzzles.lesson(test_split[0], json.dumps(GOOD), in_view)
+    for text, start, (x, y) in zip(lesson.texts, lesson.starts, pairs):
+        assert text.count("->") == 3 and text.startswith(start)
+        assert text.removeprefix(start) == f" {puzzles.line(y)}"
+        assert start.endswith(f"{puzzles.line(x)} ->")
+
+
+# recipes
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ({"rotate": True}, "rotate: Extra inputs are not permitted"),
+        ({"mirror": "yes"}, "mirror: Input should be a valid boolean"),
+        ({"mirror": 1}, "mirror: Input should be a valid boolean"),
+        ({"loss": "inputs"}, "loss: Input should be 'outputs' or 'all'"),
+        ({"learning_rate": -0.1}, "learning_rate: Input should be greater than 0"),
+        ({"learning_rate": 3.0}, "learning_rate: Input should be less than or equal to 0.1"),
+        ({"learning_rate": float("nan")}, "learning_rate: Input should be a finite number"),
+        ({"learning_rate": float("inf")}, "learning_rate: Input should be a finite number"),
+        ({"learning_rate": "0.003"}, "learning_rate: Input should be a valid number"),
+        ({"steps": -5}, "steps: Input should be greater than or equal to 1"),
+        ({"steps": 10**30}, "steps: Input should be less than or equal to 100"),
+        ({"steps": 5.0}, "steps: Input should be a valid integer"),
+        ({"steps": 100, "recolour": True}, "over the budget"),
+    ],
+)
+def test_a_bad_recipe_is_refused_with_its_reason(test_split, change, reason):
+    lesson = puzzles.lesson(test_split[0], json.dumps(GOOD | change), OWN)
+    assert reason in lesson.reason and not lesson.texts and not lesson.steps
+    assert "\n" not in lesson.reason
+
+
+def fuzzed(rng):
+    """A text that a model might write: a good recipe spoilt, a piece of one, or noise."""
+    pieces = '{}[]":,.0123456789-+eE \n\t\\', "NaN", "Infinity", "null", "true", "1e999", "\ud800"
+    text = puzzles.random_recipe(rng)
+    for _ in range(rng.randint(0, 6)):
+        at, length = rng.randrange(len(text) + 1), rng.choice((0, 1, 2, 9))
+        new = rng.choice(
+            (rng.choice(pieces[0]), rng.choice(pieces[1:]), chr(rng.randrange(0x10000)))
+        )
+        text = text[:at] + new + text[at + length :]
+    kind = rng.random()
+    if kind < 0.05:
+        return "".join(chr(rng.randrange(0x10000)) for _ in range(rng.randint(1, 99)))
+    if kind < 0.1:
+        return rng.choice(("[", '{"a":', "9")) * rng.choice((10, 5000, 20000))
+    return text
+
+
+def test_of_ten_thousand_texts_none_raises_or_exceeds_the_budget(test_split):
+    rng, valid, start = random.Random(0), 0, time.time()
+    for n in range(10_000):
+        edit = fuzzed(rng)
+        lesson = puzzles.lesson(test_split[n % 120], edit, OWN)
+        if lesson.reason:
+            assert not lesson.texts and "\n" not in lesson.reason and len(lesson.reason) < 300
+        elif edit:
+            valid += 1
+            settings = Settings.model_validate(json.loads(edit))
+            assert (lesson.steps, lesson.learning_rate) == (settings.steps, settings.learning_rate)
+            cells = sum(len(re.findall(r"\d", text)) for text in lesson.texts)
+            assert cells * lesson.steps <= OWN.prompts.budget and 0 < lesson.learning_rate <= 0.1
+    assert 1000 < valid < 9000 and time.time() - start < 120
+
+
+def test_invalid_recipes_earn_nothing_and_cost_nothing(solver, test_split):
+    pairs = [(test_split[0], "{"), (test_split[0], json.dumps(GOOD)), (test_split[1], "no")]
+    first, good, last = inner_loop.run_trials(solver, puzzles, pairs)
+    for trial in (first, last):
+        assert trial.reward == 0 and trial.reason.startswith("no recipe") and not trial.losses
+    assert len(good.losses) == 5 and not good.reason
+    (alone,) = inner_loop.run_trials(solver, puzzles, pairs[1:2])
+    assert alone.losses == pytest.approx(good.losses, abs=1e-4)
+
+
+def test_the_loss_is_on_the_outputs_where_the_recipe_says_so(solver, test_split):
+    """Of a row of six, the arrow and six more cells: the last six and the end token."""
+    for loss, learned in {"outputs": 7, "all": 14}.items():
+        lesson = puzzles.lesson(test_split[0], json.dumps(GOOD | {"loss": loss}), OWN)
+        ids = inner_loop.pack(solver, lesson.texts)[0]
+        skipped = inner_loop.starts_of(solver, lesson)
+        assert len(ids) == 3 * 15
+        rest = torch.tensor(ids).view(3, 15)[:, 1:].numel()  # nothing predicts a first token
+        assert (rest if not len(skipped) else int((~skipped).sum())) == 3 * learned
+
+
+def test_a_trial_learns_its_demonstrations(solver, test_split):
+    (trial,) = inner_loop.run_trials(solver, puzzles, [(test_split[0], json.dumps(GOOD))])
+    assert trial.losses[-1] < trial.losses[0] / 2
+
+
+# rewards and prompts
+
+
+def test_reward_is_the_share_of_grids_right_in_every_cell():
+    puzzle = Puzzle("p", (), ((((1, 2),), ((2, 1),)), (((1,), (2,)), ((3,), (4,)))))
+    assert puzzles.reward(puzzle, ["2 1", "3 / 4"]) == 1
+    assert puzzles.reward(puzzle, ["2  1 ", "3 4"]) == 0.5
+    assert puzzles.reward(puzzle, ["2 1 1", ""]) == 0
+    with pytest.raises(ValueError, match="'p' has no solutions"):
+        puzzles.reward(replace(puzzle, tests=()), [])
+
+
+def test_prompts_never_show_a_solution(test_split):
+    for puzzle in test_split[:20]:
+        texts = [puzzles.prompt(puzzle, OWN)]
+        for in_context in (False, True):
+            texts += puzzles.questions(puzzle, OWN, in_context)
+        for _, y in puzzle.tests:
+            hidden = puzzles.line(y)
+            given = {puzzles.line(out) for _, out in puzzle.demonstrations}
+            assert hidden in given or not any(f"-> {hidden}" in text for text in texts)
+
+
+def test_a_real_tokenizers_recipe_formats_grids_with_demonstrations_in_view(loaded):
+    recipe = puzzles.recipe_for(loaded[1])
+    assert recipe is puzzles.GENERAL and puzzles.recipe_for(few_shot.load_policy().tokenizer) is OWN
+    puzzle = Puzzle("p", ((((1, 2), (3, 4)), ((4, 3),)),), ((((5, 6), (7, 8)), ((8,),)),))
+    (asked,) = puzzles.questions(puzzle, recipe)
+    assert asked.endswith("\n1 2 / 3 4 -> 4 3\n5 6 / 7 8 ->")
+    assert puzzles.prompt(puzzle, recipe).endswith("-> 4 3\nRecipe:")
+
+
+# ARC's files
+
+TASK = {
+    "train": [{"input": [[1, 0]], "output": [[0, 1]]}],
+    "test": [{"input": [[2, 0]], "output": [[0, 2]]}],
+}
+
+
+def written(path, value):
+    path.write_text(value if isinstance(value, str) else json.dumps(value), "utf-8")
+    return path
+
+
+def test_one_task_a_file_many_in_one_and_solutions_apart(tmp_path):
+    expected = Puzzle("a", ((((1, 0),), ((0, 1),)),), ((((2, 0),), ((0, 2),)),))
+    assert load_puzzles(written(tmp_path / "a.json", TASK)) == [expected]
+    assert load_puzzles(tmp_path) == [expected]
+    many = written(tmp_path / "many_challenges.json", {"a": TASK | {"test": [{"input": [[2, 0]]}]}})
+    with pytest.raises(ValueError, match="task 'a': the output of a test is missing"):
+        load_puzzles(many)
+    elsewhere = written(tmp_path / "answers.json", {"a": [[[0, 2]]]})
+    assert load_puzzles(many, solutions=elsewhere) == [expected]
+    written(tmp_path / "many_solutions.json", {"a": [[[0, 2]]]})
+    assert load_puzzles(many) == [expected]
+    eight = written(tmp_path / "eight.json", {str(n): TASK for n in range(8)})
+    assert [p.title for p in load_puzzles(eight, "test")] == ["6", "7"]
+    assert len(load_puzzles(eight, "train")) == 6 and len(load_puzzles(eight, limit=3)) == 3
+
+
+@pytest.mark.parametrize(
+    "value, said",
+    [
+        ("{", "can't be read as JSON"),
+        ([], "holds no tasks"),
+        ({}, "holds no tasks"),
+        (TASK | {"train": []}, "task 'bad': train is empty"),
+        ({"test": TASK["test"]}, "task 'bad': train is missing"),
+        ({"train": TASK["train"]}, "task 'bad': test is missing"),
+        ({"x": 5}, "task 'x': it "),
+        (TASK | {"test": [{"input": [[1]]}]}, "task 'bad': the output of a test is missing"),
+        (TASK | {"test": [{"output": [[1]]}]}, "task 'bad': test.0.input is missing"),
+        (TASK | {"train": [{"input": [[1]]}]}, "task 'bad': train.0.output is missing"),
+        (TASK | {"train": [{"input": [[1], [1, 2]], "output": [[1]]}]}, "rows differ in length"),
+        (TASK | {"train": [{"input": [[10]], "output": [[1]]}]}, "less than 10"),
+        (TASK | {"train": [{"input": [[-1]], "output": [[1]]}]}, "greater than or equal to 0"),
+        (TASK | {"train": [{"input": [["1"]], "output": [[1]]}]}, "valid integer"),
+        (TASK | {"train": [{"input": [[]], "output": [[1]]}]}, "input.0 is empty"),
+        (TASK | {"train": [{"input": [[1] * 31], "output": [[1]]}]}, "at most 30"),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_sentence_that_names_file_and_task(tmp_path, value, said):
+    path = written(tmp_path / "bad.json", value)
+    with pytest.raises(ValueError) as error:
+        load_puzzles(path)
+    assert said in str(error.value) and "bad.json" in str(error.value)
+    assert "\n" not in str(error.value) and str(error.value).endswith(".")
+
+
+def test_solutions_that_do_not_fit_are_refused(tmp_path):
+    many = written(tmp_path / "c_challenges.json", {"a": TASK | {"test": [{"input": [[2]]}] * 2}})
+    for answers in ({"a": [[[0]]]}, {"b": []}, {"a": None}, [], {"a": [[[0]], [[11]]]}):
+        path = written(tmp_path / "c_solutions.json", answers)
+        with pytest.raises(ValueError, match="c_solutions.json', task 'a': ") as error:
+            load_puzzles(many)
+        assert "\n" not in str(error.value) and path.name in str(error.value)
+
+
+def test_a_missing_file_an_empty_folder_and_an_unknown_split(tmp_path):
+    for source, said in ((tmp_path / "none.json", "none.json"), (tmp_path, "holds no .json")):
+        with pytest.raises(ValueError, match=said):
+            load_puzzles(source)
+    with pytest.raises(ValueError, match="No split 'dev'"):
+        load_puzzles("bundled", "dev")
+
+
+@pytest.mark.parametrize("part, count", [("training", 12), ("evaluation", 10)])
+def test_the_papers_own_tasks_of_arc(loaded, part, count):
+    """22 real tasks: read, augmented, formatted for a real tokenizer, graded."""
+    short = "training" if part == "training" else "eval"
+    path = PAPER / "arc" / f"arc-agi_{part}_challenges_filtered_1B_{short}_set.json"
+    if not path.is_file():
+        pytest.skip(f"the paper's data file arc/{path.name} is not beside this checkout")
+    tasks = load_puzzles(path)
+    assert len(tasks) == count
+    flags = dict.fromkeys(puzzles.FLAGS, True)
+    settings = Settings(**flags, loss="outputs", learning_rate=1e-4, steps=1)
+    for task in tasks:
+        assert puzzles.reward(task, [puzzles.line(y) for _, y in task.tests]) == 1
+        lesson = puzzles.lesson_of(task, settings, replace(puzzles.GENERAL.prompts, budget=10**9))
+        assert len(lesson.texts) == 8 * len(task.demonstrations)
+        assert all(text.startswith(start) for text, start in zip(lesson.texts, lesson.starts))
+        (prompt, *_) = puzzles.questions(task, puzzles.GENERAL)
+        ids = loaded[1](prompt)["input_ids"]
+        assert loaded[1].decode(ids, skip_special_tokens=True) == prompt
+
+
+# the arms
+
+
+def test_a_small_run_of_all_arms(solver, test_split, monkeypatch):
+    monkeypatch.setattr(few_shot, "GRID", few_shot.GRID[:2])
+    train, start = load_puzzles("bundled", "train", 2), solver.weights()
+    table = few_shot.compare_recipes(solver, train, test_split[:2], {"before RL": start})
+    assert list(table.comparison.scores) == [
+        "in context, no training",
+        "random valid recipe",
+        "before RL",
+        "best fixed recipe",
+        "oracle (best of the grid)",
+    ]
+    assert isinstance(table.comparison, Comparison) and table.fixed in few_shot.GRID
+    best = table.comparison.scores["oracle (best of the grid)"]
+    assert all(a >= b for a, b in zip(best, table.comparison.scores["best fixed recipe"]))
+    assert "before RL − best fixed recipe" in str(table)
+    assert all(torch.equal(a, b) for a, b in zip(start.values(), solver.weights().values()))
+
+
+def test_every_recipe_of_the_grid_is_valid_everywhere(test_split):
+    for puzzle in [*test_split, *load_puzzles("bundled", "train")]:
+        assert not any(few_shot.reason_of(puzzle, edit, OWN) for edit in few_shot.GRID)
+
+
+def test_random_recipes_are_valid_and_change_with_the_seed(test_split):
+    one, two = (few_shot.random_recipes(test_split, OWN, seed) for seed in (0, 1))
+    assert one != two and one == few_shot.random_recipes(test_split, OWN, 0)
+    assert not any(few_shot.reason_of(*pair, OWN) for pair in zip(test_split, one))
+
+
+def test_the_bundled_model_is_small_and_wholly_in_4_bits(solver):
+    size = sum(path.stat().st_size for path in few_shot.MODEL.iterdir())
+    assert size < 8e6
+    assert sealkit.loading.weight_bytes(solver.model.get_base_model())[0] < size
+
+
+def test_the_command_runs_puzzles_and_leaves_its_record(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(few_shot, "GRID", few_shot.GRID[:1])
+    sizes = ["--passages", "2", "--self-edits", "1", "--iterations", "1", "--held-out", "2"]
+    output = ["--output", str(tmp_path / "run")]
+    assert main(["--task", "puzzles", *sizes, *output]) == 0
+    told = capsys.readouterr().out
+    for part in ("2 of other families", "SEAL iteration 1", "Invalid recipes: ", "best fixed"):
+        assert part in told
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert "after iteration 1" in found["accuracy"] and found["fixed"] in few_shot.GRID
+    assert main(["--task", "puzzles", "--passages", "3", *sizes[2:], *output]) == 2
+    assert "other settings" in capsys.readouterr().err
