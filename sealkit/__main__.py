@@ -37,8 +37,8 @@ HELP = {
     "passages": "training passages, at most (default: 40)",
     "held-out": "test passages of the table, at most (default: 60)",
     "styles": "add an arm for each single style of prompt, without RL",
-    "task": "'knowledge', passages (default); 'puzzles', whose self-edits are training recipes (then "
-    "--data is 'bundled' or ARC's JSON); 'stream', passages learned for good, one after the other",
+    "task": "'knowledge', passages (default); 'puzzles', whose self-edits are training recipes "
+    "(--data is then 'bundled' or ARC's JSON); 'stream', passages learned for good, in turn",
     "streams": "streams of eight test passages, with --task stream (default: 16)",
     "verbose": "print what log.txt holds too: a line for each self-edit",
     "output": "the run's folder; one that holds it already goes on (default: the next runs/N)",
