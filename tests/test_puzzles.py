@@ -407,7 +407,7 @@ def test_the_command_runs_puzzles_and_leaves_its_record(tmp_path, capsys, monkey
     monkeypatch.setattr(few_shot, "GRID", few_shot.GRID[:1])
     sizes = ["--passages", "2", "--self-edits", "1", "--iterations", "1", "--held-out", "2"]
     output = ["--output", str(tmp_path / "run")]
-    assert main(["--task", "puzzles", *sizes, *output]) == 0
+    assert not main(["--task", "puzzles", *sizes, *output])
     told = capsys.readouterr().out
     for part in ("2 of other families", "SEAL iteration 1", "Invalid recipes: ", "best fixed"):
         assert part in told
