@@ -272,7 +272,7 @@ def test_the_matrix_and_its_summary():
     assert table.kept("none") == pytest.approx(1.3 / 2.1)
     assert table.end("bank", minus="none") == (0, 0, 0)
     assert (table.cost("bank", "seconds"), table.cost("bank", "bytes")) == (1.5, 3)
-    for part in ("never adapted", "10.0 [ 10.0,  10.0]", "-40.0", "1.50", "50.0%", "62%"):
+    for part in ("never adapted", "10.0 [ 10.0,  10.0]", "-40.0", "1.50", "50%", "62%"):
         assert part in str(table)
     matplotlib.use("Agg")
     figure = plot_forgetting(table)
