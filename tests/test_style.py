@@ -54,8 +54,6 @@ TAUGHT = {  # the notebook that builds by hand what the module does
     "forgetting": "07_continual_learning",
     "remedies": "07_continual_learning",
     "continual": "07_continual_learning",
-    "tasks.puzzles": "06_few_shot_puzzles",
-    "few_shot": "06_few_shot_puzzles",
 }
 LINES, PARAMETERS = 40, 7
 
