@@ -34,7 +34,7 @@ def stamp(root, address=None):
         text = re.sub(LINE, f'Repository = "{address}"', text)
         project.write_text(text, "utf-8")
     repository = re.search(LINE, text)[1]
-    pages = root / "README.md", root / ".github" / "CITATION.cff"
+    pages = root / "README.md", root / "CITATION.cff"
     for path in (*pages, *sorted((root / "notebooks").rglob("*.ipynb"))):
         stamped = re.sub(LINKS, rf"\g<1>{repository}", path.read_text("utf-8"))
         path.write_text(stamped, "utf-8")

@@ -223,7 +223,7 @@ def test_a_fork_is_stamped_by_one_command(tmp_path):
     files = [
         tmp_path / "README.md",
         tmp_path / "pyproject.toml",
-        tmp_path / ".github" / "CITATION.cff",
+        tmp_path / "CITATION.cff",
         *(tmp_path / "notebooks").glob("*.ipynb"),
     ]
     before = {path: path.read_text("utf-8") for path in files}
