@@ -52,7 +52,7 @@ EXAMPLES = """examples:
   python -m sealkit --held-out 120 --styles --seed 1
   python -m sealkit --output runs/1 --iterations 3       go on with runs/1
   python -m sealkit --data mine.jsonl --passages 20
-  python -m sealkit --task stream           learned for good, one after the other
+  python -m sealkit --task stream           passages learned for good, in turn
   python -m sealkit --task puzzles          self-edits are training recipes
   python -m sealkit --model mistralai/Mistral-7B-v0.1    a GPU of 14 GiB, SQuAD
   python -m sealkit show runs/1
@@ -119,7 +119,9 @@ def arguments(words):
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=number, default=default, metavar="N", help=HELP[name])
     parser.add_argument("--styles", action="store_true", help=HELP["styles"])
-    parser.add_argument("--task", choices=TASKS, default="knowledge", help=HELP["task"])
+    parser.add_argument(
+        "--task", choices=("knowledge", "puzzles", "stream"), default="knowledge", help=HELP["task"]
+    )
     parser.add_argument("--verbose", action="store_true", help=HELP["verbose"])
     parser.add_argument("--output", type=Path, help=HELP["output"])
     others = parser.add_subparsers(title="past runs", metavar="show|ask")
@@ -132,7 +134,8 @@ def arguments(words):
     )
     other.add_argument("--passage", type=number, default=1, metavar="N", help=HELP["passage"])
     args = parser.parse_args(words)
-    args.act = TASKS[args.task] if args.act is run else args.act
+    tasks = {"puzzles": few_shot.run, "stream": run_stream}
+    args.act = tasks.get(args.task, run) if args.act is run else args.act
     args.output = args.output or next(p for n in count(1) if not (p := Path(f"runs/{n}")).exists())
     return args
 
@@ -253,8 +256,6 @@ def ask(args):
     """Talk to the adapted model of a past run."""
     return talk(read_record(args.folder), args.passage)
 
-
-TASKS = {"knowledge": run, "puzzles": few_shot.run, "stream": run_stream}
 
 if __name__ == "__main__":
     sys.exit(main())

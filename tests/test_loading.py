@@ -35,10 +35,11 @@ def test_every_linear_layer_is_nf4_with_double_quantization(model_and_tokenizer)
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_weights_are_less_than_half_of_those_in_16_bits_and_the_file_is_small(model_and_tokenizer):
+def test_weights_take_what_4_bits_take_and_the_file_is_small(model_and_tokenizer):
     model, _ = model_and_tokenizer
     held, plain = weight_bytes(model)
-    assert held < plain / 2
+    embedding = model.get_input_embeddings().weight  # a fifth of the weights, in 32 bits
+    assert held - embedding.nbytes < 0.27 * (plain - embedding.nbytes / 2)
     assert (BUNDLED_MODEL / "model.safetensors").stat().st_size <= 16e6
 
 
@@ -294,7 +295,7 @@ def test_what_the_cache_holds_needs_no_network(monkeypatch, tmp_path):
     monkeypatch.setattr(loading, "model_info", None)
     model, tokenizer = sealkit.load_quantized("some/model")
     assert (
-        isinstance(model.model.layers[0].mlp.up_proj, bnb.nn.Linear4bit) and len(tokenizer) == 1490
+        isinstance(model.model.layers[0].mlp.up_proj, bnb.nn.Linear4bit) and len(tokenizer) == 1528
     )
 
 

@@ -251,7 +251,7 @@ def test_binder_installs_the_same_versions():
 # --- The comparison is real: a wrong number in a committed output is caught
 
 KEY_RESULTS = [  # notebook, what its output says, what a corrupted copy says instead
-    ("01_quantized_loading", "0 of 90,112", "1 of 90,112"),
+    ("01_quantized_loading", "0 of 24,576", "1 of 24,576"),
     ("01_quantized_loading", "NF4: 4.13 GB", "NF4: 4.23 GB"),
     ("02_self_edit_generation", "5 of 5 self-edits", "4 of 5 self-edits"),
     ("03_qlora_inner_loop", "identical to the byte: True", "identical to the byte: False"),

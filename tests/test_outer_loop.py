@@ -16,7 +16,7 @@ from sealkit.report import excerpt
 from sealkit.tasks import knowledge
 from sealkit.tasks.knowledge import BUNDLED
 
-QUICK = replace(BUNDLED, steps=6)
+QUICK = replace(BUNDLED, steps=4)
 
 
 def new_policy(recipe=QUICK, seed=5):

@@ -16,11 +16,14 @@ import os
 import random
 import re
 import time
+from collections import defaultdict
 from itertools import accumulate
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 from transformers import MistralConfig, MistralForCausalLM
@@ -47,6 +50,7 @@ LEARNING_RATE, DECAY = 1e-3, 0.5  # constant, then down to 0 over this share of 
 FIRST_VALUES, NEW_VALUES = 4, 0.02  # of each kind of fact, in recall; more with each step
 NAMED = 0.5  # loss weight at least of a name that was said before
 CHECKPOINT_SECONDS = 30
+KEPT = "seed", "step", "tokens", "seconds", "log", "seen"  # besides tensors
 
 
 def write_pairs(rng, names, values):
@@ -301,20 +305,29 @@ class Training:
     def save(self, path):
         """Write everything that is needed to go on, so that `path` always holds a whole file."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = "seed", "step", "tokens", "seconds", "log", "seen"
-        state = {name: getattr(self, name) for name in kept}
-        state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        torch.save(state, path.with_suffix(".new"))
+        tensors = {f"model {name}": tensor for name, tensor in self.model.named_parameters()}
+        for number, own in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam {number} {name}": tensor for name, tensor in own.items()}
+        state = json.dumps({name: getattr(self, name) for name in KEPT})
+        save_file(tensors, path.with_suffix(".new"), {"state": state})
         os.replace(path.with_suffix(".new"), path)
 
+    @torch.no_grad()
     def load(self, path):
         """Go on from what `save` wrote. Raises ValueError if it is another seed's."""
-        state = torch.load(path, map_location=self.model.device)
-        if state["seed"] != self.seed:
-            found = state["seed"]
-            raise ValueError(f"{path} is of seed {found}: take that seed, or remove the file.")
-        self.model.load_state_dict(state.pop("model"))
-        self.optimizer.load_state_dict(state.pop("optimizer"))
+        moments = defaultdict(dict)
+        with safe_open(path, "pt", str(self.model.device)) as file:
+            state = json.loads(file.metadata()["state"])
+            if state["seed"] != self.seed:
+                found = state["seed"]
+                raise ValueError(f"{path} is of seed {found}: take that seed, or remove the file.")
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(file.get_tensor(f"model {name}"))
+            for key in file.keys():
+                if key.startswith("adam "):
+                    moments[int(key.split()[1])][key.split()[2]] = file.get_tensor(key)
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         vars(self).update(state)
 
     def take_step(self):
@@ -414,7 +427,7 @@ def options(arguments):
     parser.add_argument("--seed", type=int, default=0)
     resume = "go on from the checkpoint, if there is one"
     parser.add_argument("--resume", action="store_true", help=resume)
-    path, default = Path("runs/pretraining/checkpoint.pt"), "(default: %(default)s)"
+    path, default = Path("runs/pretraining/checkpoint.safetensors"), "(default: %(default)s)"
     parser.add_argument("--checkpoint", type=Path, default=path, help=default)
     parser.add_argument("--steps", type=int, default=STEPS, help=f"stop after so many {default}")
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,5 +1,5 @@
 # WRONG: whole model in the optimizer | frozen 4-bit weights are in the optimizer
-def adapter_optimizer(policy, learning_rate=5e-3):
+def adapter_optimizer(policy, learning_rate=4e-3):
     return torch.optim.AdamW(policy.parameters(), lr=learning_rate, weight_decay=0.0)
 def sft_step(policy, optimizer, batch):
     loss = policy(**batch).loss
@@ -7,7 +7,7 @@ def sft_step(policy, optimizer, batch):
     return loss.item()
 
 # WRONG: whatever is trainable | embeddings would be trained
-def adapter_optimizer(policy, learning_rate=5e-3):
+def adapter_optimizer(policy, learning_rate=4e-3):
     trainable = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(trainable, lr=learning_rate, weight_decay=0.0)
 def sft_step(policy, optimizer, batch):
@@ -16,7 +16,7 @@ def sft_step(policy, optimizer, batch):
     return loss.item()
 
 # WRONG: only B | A matrices are not trained
-def adapter_optimizer(policy, learning_rate=5e-3):
+def adapter_optimizer(policy, learning_rate=4e-3):
     lora = [parameter for name, parameter in policy.named_parameters() if "lora_B" in name]
     return torch.optim.AdamW(lora, lr=learning_rate, weight_decay=0.0)
 def sft_step(policy, optimizer, batch):
@@ -25,7 +25,7 @@ def sft_step(policy, optimizer, batch):
     return loss.item()
 
 # WRONG: default weight decay | weight decay
-def adapter_optimizer(policy, learning_rate=5e-3):
+def adapter_optimizer(policy, learning_rate=4e-3):
     return torch.optim.AdamW([p for name, p in policy.named_parameters() if "lora_" in name], lr=learning_rate)
 def sft_step(policy, optimizer, batch):
     loss = policy(**batch).loss
@@ -33,7 +33,7 @@ def sft_step(policy, optimizer, batch):
     return loss.item()
 
 # WRONG: no zero_grad | gradients of the step before
-def adapter_optimizer(policy, learning_rate=5e-3):
+def adapter_optimizer(policy, learning_rate=4e-3):
     lora = [parameter for name, parameter in policy.named_parameters() if "lora_" in name]
     return torch.optim.AdamW(lora, lr=learning_rate, weight_decay=0.0)
 def sft_step(policy, optimizer, batch):
@@ -42,7 +42,7 @@ def sft_step(policy, optimizer, batch):
     return loss.item()
 
 # WRONG: zero_grad between backward and step | wipes the gradients out
-def adapter_optimizer(policy, learning_rate=5e-3):
+def adapter_optimizer(policy, learning_rate=4e-3):
     lora = [parameter for name, parameter in policy.named_parameters() if "lora_" in name]
     return torch.optim.AdamW(lora, lr=learning_rate, weight_decay=0.0)
 def sft_step(policy, optimizer, batch):
@@ -51,7 +51,7 @@ def sft_step(policy, optimizer, batch):
     return loss.item()
 
 # WRONG: no step | nothing moved
-def adapter_optimizer(policy, learning_rate=5e-3):
+def adapter_optimizer(policy, learning_rate=4e-3):
     lora = [parameter for name, parameter in policy.named_parameters() if "lora_" in name]
     return torch.optim.AdamW(lora, lr=learning_rate, weight_decay=0.0)
 def sft_step(policy, optimizer, batch):
@@ -60,7 +60,7 @@ def sft_step(policy, optimizer, batch):
     return loss.item()
 
 # WRONG: returns the tensor | return loss.item
-def adapter_optimizer(policy, learning_rate=5e-3):
+def adapter_optimizer(policy, learning_rate=4e-3):
     lora = [parameter for name, parameter in policy.named_parameters() if "lora_" in name]
     return torch.optim.AdamW(lora, lr=learning_rate, weight_decay=0.0)
 def sft_step(policy, optimizer, batch):
@@ -69,7 +69,7 @@ def sft_step(policy, optimizer, batch):
     return loss
 
 # WRONG: climbs | the loss rose
-def adapter_optimizer(policy, learning_rate=5e-3):
+def adapter_optimizer(policy, learning_rate=4e-3):
     lora = [parameter for name, parameter in policy.named_parameters() if "lora_" in name]
     return torch.optim.AdamW(lora, lr=learning_rate, weight_decay=0.0)
 def sft_step(policy, optimizer, batch):
