@@ -39,7 +39,7 @@ def test_weights_take_what_4_bits_take_and_the_file_is_small(model_and_tokenizer
     model, _ = model_and_tokenizer
     held, plain = weight_bytes(model)
     embedding = model.get_input_embeddings().weight  # a fifth of the weights, in 32 bits
-    assert held - embedding.nbytes < 0.27 * (plain - embedding.nbytes / 2)
+    assert held - embedding.nbytes < 0.3 * (plain - embedding.nbytes / 2)
     assert (BUNDLED_MODEL / "model.safetensors").stat().st_size <= 16e6
 
 

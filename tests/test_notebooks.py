@@ -218,7 +218,7 @@ def test_a_fork_is_stamped_by_one_command(tmp_path):
     spec.loader.exec_module(stamp)
     for folder in ("notebooks", ".github"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
-    for name in ("README.md", "pyproject.toml"):
+    for name in ("README.md", "pyproject.toml", "CITATION.cff"):
         shutil.copy(ROOT / name, tmp_path)
     files = [
         tmp_path / "README.md",
