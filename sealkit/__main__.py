@@ -134,6 +134,9 @@ def arguments(words):
     )
     other.add_argument("--passage", type=number, default=1, metavar="N", help=HELP["passage"])
     args = parser.parse_args(words)
+    named = args.data in (None, "bundled", "squad") or Path(args.data).is_file()
+    if not named and args.task != "puzzles":  # which may be a folder, too
+        parser.error(f"argument --data: there is no file {args.data!r}")
     tasks = {"puzzles": few_shot.run, "stream": run_stream}
     args.act = tasks.get(args.task, run) if args.act is run else args.act
     args.output = args.output or next(p for n in count(1) if not (p := Path(f"runs/{n}")).exists())

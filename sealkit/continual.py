@@ -154,6 +154,7 @@ def forget(policy, task, streams, remedies=REMEDIES, seed=0, style=None, memo=No
 
 
 def seeds_of(seed, streams):
+    """A seed for each stream, list[int]."""
     return [seed_of(seed, s) for s in range(len(streams))]
 
 

@@ -173,10 +173,12 @@ class Journal(dict):
 
 
 def trained(value):
+    """Whether a value holds LoRA tensors, which get a folder of their own."""
     return isinstance(value, dict) and "weights" in value
 
 
 def checksum(key, value):
+    """CRC-32 of an entry as JSON, by which a damaged line is known."""
     return zlib.crc32(json.dumps([key, value]).encode("ascii"))
 
 

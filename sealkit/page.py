@@ -112,6 +112,7 @@ def lead(record):
 
 
 def arms(record):
+    """Yield the rows of the table of arms: name, accuracy, 95% interval."""
     for arm in record.comparison.scores if record.comparison else ():
         mean, low, high = record.comparison.accuracy(arm)
         yield arm, f"{mean:.1%}", f"[{low:.1%}, {high:.1%}]"

@@ -131,6 +131,8 @@ def status_of(words):
     "words, message",
     [
         (["--data", "nowhere.json"], "no file 'nowhere.json'"),
+        (["--data", "."], "no file '.'"),
+        (["--data", ".", "--task", "stream"], "no file '.'"),
         (["--passages", "0", "--data", "nowhere.json"], "--passages: '0'"),  # the first one first
         (["--data", "nowhere.json", "--passages", "0"], "--data: there is no file"),
         (["show", "nowhere"], "'nowhere' holds no run: give a run's folder"),

@@ -13,9 +13,10 @@ from transformers import AutoTokenizer
 
 import sealkit
 from sealkit.bundled import pretrain, world
-from sealkit.bundled.faithfulness import alike, faithful, mixed_up, statements, style_of
+from sealkit.bundled.faithfulness import alike, by_coverage, faithful, mixed_up, statements
 from sealkit.bundled.tokenizer import train_tokenizer
 from sealkit.loading import BUNDLED_MODEL
+from sealkit.tasks import knowledge
 
 TOKENIZER = AutoTokenizer.from_pretrained(BUNDLED_MODEL)
 
@@ -113,11 +114,12 @@ def test_faithfulness_knows_right_swapped_and_made_up_statements():
         )
         for style in ("implications", "questions", "rewrite"):
             edit = world.write_self_edit(rng, subjects, style, 2 * count)
-            assert faithful(edit, passage) == (2 * count, 0, 2 * count) and style_of(edit) == style
+            assert faithful(edit, passage) == (2 * count, 0, 2 * count)
+            assert knowledge.style(passage, edit) == style
             swapped = edit.replace(first, "X").replace(second, first).replace("X", second)
             assert faithful(swapped, passage) == (2 * count - 4, 4, 2 * count)
         gist = world.write_self_edit(rng, subjects, "gist")
-        assert faithful(gist, passage) == (0, 0, 0) and style_of(gist) == "gist"
+        assert faithful(gist, passage) == (0, 0, 0) and knowledge.style(passage, gist) == "gist"
         assert faithful(f"{first} sings.\n{passage.text}", passage) == (2 * count, 0, 2 * count + 1)
         right = [question.answers[0] for question in passage.questions]
         by_question = {q.question: q.answers[0] for q in passage.questions}
@@ -136,6 +138,20 @@ def test_faithfulness_knows_right_swapped_and_made_up_statements():
             and mixed_up(other, passage) == 1
             and mixed_up(["no idea"] * len(right), passage) == 0
         )
+
+
+def test_questions_are_told_apart_by_what_a_self_edit_states():
+    rng = random.Random(7)
+    subjects = world.make_group(rng, world.draw_names(rng, world.passing_names(), 2), 3, alike=True)
+    passage = world.make_passage(rng, subjects)
+    for style in ("implications", "questions", "rewrite"):
+        edit = world.write_self_edit(rng, subjects, style, 4)
+        answers = [question.answers[0] for question in passage.questions]
+        answers[0] = "no idea"
+        pairs = by_coverage(edit, answers, passage)
+        assert sum(told for told, _ in pairs) == 4 and [hit for _, hit in pairs] == [0] + [1] * 5
+        stated = [question.answers[0] in edit for question in passage.questions]
+        assert [told for told, _ in pairs] == stated  # no value stands twice in these
 
 
 def test_self_edits_cover_one_to_all_facts_in_every_style():

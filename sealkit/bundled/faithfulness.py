@@ -98,15 +98,14 @@ def mixed_up(answers, passage):
     return wrong / len(passage.questions)
 
 
-def style_of(edit):
-    """Which habit a self-edit has: that of its first line."""
-    first = edit.split("\n")[0]
-    if any(gist.fullmatch(first) for gist in VAGUE):
-        return "gist"
-    if first.startswith("Question:"):
-        return "questions"
-    implied = [wording for kind in KINDS.values() for one in kind for wording in one.implied]
-    return "implications" if any(pattern(one).fullmatch(first) for one in implied) else "rewrite"
+def by_coverage(edit, answers, passage):
+    """[(whether a self-edit states what a question asks, whether its answer was right), ...]."""
+    stated, pairs = statements(edit), []
+    for answer, question in zip(answers, passage.questions, strict=True):
+        match, asked = read(EXAMINED, question.question)
+        told = (match["who"], asked, question.answers[0]) in stated
+        pairs.append((told, grade(answer, question.answers)))
+    return pairs
 
 
 def table(rows):
@@ -129,21 +128,30 @@ def percent(values):
 
 def of_run(folder):
     """Print what the journals of a run in `folder` hold: faithfulness of its self-edits by
-    iteration and style, and for each arm the share of answers that are another subject's value."""
-    rows, arms = defaultdict(list), defaultdict(list)
+    iteration and style, right answers to what a self-edit states and to what it leaves out, and for
+    each arm the share of answers that are another subject's value."""
+    rows, arms, right = defaultdict(list), defaultdict(list), defaultdict(list)
     passages = {split: load_passages("bundled", split) for split in ("train", "test")}
     lines = (path.read_text("utf-8").splitlines() for path in sorted(folder.glob("journal*")))
     for entry in map(json.loads, (line for own in lines for line in own)):
         (what, where, *_), last, value = entry["key"], entry["key"][-1], entry["value"]
         if what == "self-edit":
-            counts = faithful(value, passages["train"][entry["key"][2]])
-            for label in ("all", style_of(value)):
+            passage = passages["train"][entry["key"][2]]
+            counts = faithful(value, passage)
+            for label in ("all", knowledge.style(passage, value)):
                 rows[f"iteration {where}, {label}"].append(counts)
+        elif what == "trial" and last is not None:
+            passage = passages["train"][entry["key"][2]]
+            for told, hit in by_coverage(value["self_edit"], value["answers"], passage):
+                right[f"iteration {where}", told].append(hit)
         elif what == "text":
             rows[f"held out: {where}"].append(faithful(value, passages["test"][last]))
         elif what == "arm" and isinstance(value, dict):
             arms[where].append(mixed_up(value["answers"], passages["test"][last]))
     print(table(rows))
+    for (when, told), hits in right.items():
+        label = "stated" if told else "left out"
+        print(f"{when}, {label} by the self-edit: {sum(hits) / len(hits):.1%} of {len(hits)} right")
     for arm, shares in arms.items():
         print(f"{arm}: another subject's value {percent(shares)}")
 

@@ -43,7 +43,9 @@ STAGES = (  # (steps, share of documents of each sort)
 ALIKE = 1, 0.7, 0.5  # share of passages, by stage, whose subjects only their names tell apart
 ENDS = list(accumulate(steps for steps, _ in STAGES))
 STEPS = ENDS[-1]
-WIDTH, INNER, LAYERS, HEADS = 128, 384, 4, 4  # the model's
+WIDTH, HEADS, THETA = 128, 4, 1e6  # the model's
+SHAPE = {"hidden_size": WIDTH, "intermediate_size": 384, "num_hidden_layers": 4}
+SHAPE |= {"num_attention_heads": HEADS, "num_key_value_heads": HEADS, "head_dim": WIDTH // HEADS}
 FULL = 0.7  # share of the last stage's passages with as many facts as the splits' have
 TOKENS, LENGTH = 480, 256  # of a batch at least; of a row, which holds documents side by side
 LEARNING_RATE, DECAY = 1e-3, 0.5  # constant, then down to 0 over this share of the steps
@@ -219,7 +221,7 @@ EMBEDDING, WRITTEN, COPIED, NOISE, DAMPING = 0.06, 0.2, 0.1, 0.02, 0.35
 
 
 def new_model(tokenizer, seed=0):
-    """The untrained bundled Mistral: LAYERS layers, WIDTH wide, tied embeddings.
+    """The untrained bundled Mistral: of SHAPE, with tied embeddings.
 
     All weights are random, but not independent of each other (as in Trockman & Kolter 2023,
     "Mimetic initialization"): every token's embedding shares one direction, from which two heads of
@@ -228,33 +230,33 @@ def new_model(tokenizer, seed=0):
     was written there; other heads attend to tokens like their own; values are written as they were
     read.
     """
+    model = untrained(tokenizer, seed, THETA, SHAPE)
+    start_as_reader(model)
+    return model
+
+
+def untrained(tokenizer, seed, theta, shape):
+    """A random Mistral with tied embeddings. theta: of RoPE. shape: sizes as MistralConfig's."""
     torch.manual_seed(seed)
     config = MistralConfig(
         vocab_size=-(-len(tokenizer) // 64) * 64,
-        hidden_size=WIDTH,
-        intermediate_size=INNER,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
-        head_dim=WIDTH // HEADS,
         max_position_embeddings=1024,
         sliding_window=None,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        rope_parameters={"rope_type": "default", "rope_theta": theta},
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **shape,
     )
-    model = MistralForCausalLM(config)
-    start_as_reader(model)
-    return model
+    return MistralForCausalLM(config)
 
 
 @torch.no_grad()
 def start_as_reader(model):
     """Give the random weights of `model` the bent that `new_model` describes. Changes it."""
     width, size = WIDTH, WIDTH // HEADS
-    frequencies = 1e6 ** (-torch.arange(size // 2) / (size // 2))
+    frequencies = THETA ** (-torch.arange(size // 2) / (size // 2))
     common = torch.nn.functional.normalize(torch.randn(width), dim=0)
     embedding = model.model.embed_tokens.weight
     embedding.copy_(EMBEDDING * (torch.randn(embedding.shape) + width**0.5 * common))

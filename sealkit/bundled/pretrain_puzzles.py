@@ -15,87 +15,36 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
-from tokenizers import (
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
-from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
 from ..tasks.puzzles import FLAGS, LOSSES, Prompts, line
+from .pretrain import untrained
 from .puzzles import CELLS, DEMONSTRATIONS, draw_puzzle, write_recipe
+from .tokenizer import byte_level
 
 FOLDER = Path(__file__).parent / "puzzle_model"
 STEPS, DOCUMENTS, PAIRS, RATE, DECAY = 2500, 8, 4, 1e-3, 0.4
 RECIPES = 4  # one step in so many reads recipes
-WIDTH, INNER, LAYERS, HEADS, SIZE, THETA = 128, 256, 3, 6, 32, 1e4
+WIDTH, HEADS, SIZE, THETA = 128, 6, 32, 1e4
+SHAPE = {"hidden_size": WIDTH, "intermediate_size": 256, "num_hidden_layers": 3}
+SHAPE |= {"num_attention_heads": HEADS, "num_key_value_heads": HEADS, "head_dim": SIZE}
 BACK = (*range(CELLS - 2, CELLS + 3), 2 * CELLS + 2)  # where the first layer looks at first
 SHARPNESS, EMBEDDING, WRITTEN, COPIED, NOISE, DAMPING = 8.0, 0.06, 0.2, 0.1, 0.02, 0.35
 
 
 def train_tokenizer():
-    """Byte-level BPE, a token for each colour and each word of recipes; see `tokenizer.py`."""
+    """A token for each colour and each word of recipes; see `byte_level`."""
     words = [*(f" {colour}" for colour in range(10)), " ->", " /", " Recipe"]
     words += [*FLAGS, *LOSSES, "loss", "learning", "rate", "steps"]
     words += [' {"', '":', ' "', '",', " true", " false"]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.ByteLevel(), decoders.Replace("\n ", "\n"), decoders.Strip(" ", 1, 0)]
-    )
-    trainer = trainers.BpeTrainer(
-        vocab_size=512,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=["<s>", "</s>", "<pad>"],
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(words * 2, trainer)
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Replace("\n", "\n "), normalizers.Prepend(" ")]
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", 0)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-        model_input_names=["input_ids", "attention_mask"],
-        prompts="puzzles",  # what `recipe_for` reads
-        split_special_tokens=True,
-    )
+    return byte_level(words * 2, 512, "puzzles")
 
 
 def new_model(tokenizer, seed=0):
-    """The untrained Mistral: LAYERS layers, WIDTH wide, tied embeddings."""
-    torch.manual_seed(seed)
-    config = MistralConfig(
-        vocab_size=-(-len(tokenizer) // 64) * 64,
-        hidden_size=WIDTH,
-        intermediate_size=INNER,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
-        head_dim=SIZE,
-        max_position_embeddings=1024,
-        sliding_window=None,
-        rope_parameters={"rope_type": "default", "rope_theta": THETA},
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        attn_implementation="eager",  # faster than sdpa for short rows on a CPU
-    )
-    model = MistralForCausalLM(config)
+    """The untrained Mistral of the puzzles, of SHAPE."""
+    model = untrained(tokenizer, seed, THETA, SHAPE)
+    model.set_attn_implementation("eager")  # faster than sdpa for short rows on a CPU
     look_back(model)
     return model
 

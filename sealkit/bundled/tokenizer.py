@@ -36,28 +36,34 @@ def words():
 
 
 def train_tokenizer():
-    """Train the tokenizer (a `PreTrainedTokenizerFast`): bytes, then merges until every word is one
-    token, and every name its onset and its ending.
+    """The tokenizer of the small world: one token for every word, and for every name two, its onset
+    and its ending."""
+    names = [f" {name}" for name in all_names()]  # once each, so that none becomes one token
+    return byte_level(words() * 2 + names, 2048, "bundled")
 
-    Like Mistral's own it puts a space before the first word, here of every line, so that a word is
-    the same token wherever it stands; decoding takes that space away again, and any UTF-8 text
-    comes back as it was.
+
+def byte_level(texts, size, prompts):
+    """Train a tokenizer (a `PreTrainedTokenizerFast`) of at most `size` tokens: bytes, then merges
+    of what occurs twice in `texts`.
+
+    prompts: what `recipe_for` reads, here and wherever this tokenizer is saved. Like Mistral's own
+    it puts a space before the first word, here of every line, so that a word is the same token
+    wherever it stands; decoding takes that space away again, and any UTF-8 text comes back as it
+    was.
     """
-    special = ["<s>", "</s>", "<pad>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.Sequence(
         [decoders.ByteLevel(), decoders.Replace("\n ", "\n"), decoders.Strip(" ", 1, 0)]
     )
     trainer = trainers.BpeTrainer(
-        vocab_size=2048,
+        vocab_size=size,
         min_frequency=2,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=special,
+        special_tokens=["<s>", "</s>", "<pad>"],
         show_progress=False,
     )
-    names = [f" {name}" for name in all_names()]  # once each, so that none becomes one token
-    tokenizer.train_from_iterator(words() * 2 + names, trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Replace("\n", "\n "), normalizers.Prepend(" ")]
     )
@@ -72,6 +78,6 @@ def train_tokenizer():
         padding_side="left",
         clean_up_tokenization_spaces=False,
         model_input_names=["input_ids", "attention_mask"],
-        prompts="bundled",  # what `recipe_for` reads, here and wherever this tokenizer is saved
+        prompts=prompts,
         split_special_tokens=True,  # "<s>" in a text is three characters, never the token
     )

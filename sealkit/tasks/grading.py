@@ -63,6 +63,8 @@ def grade(prediction, answers):
 
 
 class Match(NamedTuple):
+    """Where the tokens of a right answer are said."""
+
     said: list  # of tokens
     gold: list  # the right answer's tokens
     spots: dict  # {position in gold: [positions in said]} of its numbers and words

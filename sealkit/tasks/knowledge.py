@@ -86,6 +86,7 @@ def name(passage):
 
 
 def shown(passage, recipe):
+    """A passage as the recipe's prompts show it."""
     return recipe.prompts.passage.format(title=passage.title, text=passage.text)
 
 

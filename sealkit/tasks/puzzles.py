@@ -306,6 +306,7 @@ Cell = Annotated[int, Field(ge=0, lt=COLOURS, strict=True)]
 
 
 def even(grid):
+    """The grid, or ValueError if it is ragged."""
     if any(len(row) != len(grid[0]) for row in grid):
         raise ValueError("its rows differ in length")
     return grid
@@ -319,11 +320,15 @@ Grid = Annotated[
 
 
 class Demonstration(pydantic.BaseModel):
+    """A pair of grids that shows the rule."""
+
     input: Grid
     output: Grid
 
 
 class Test(pydantic.BaseModel):
+    """A grid to solve; its output may be in a file of solutions."""
+
     input: Grid
     output: Grid | None = None
 
@@ -351,6 +356,7 @@ def checked(validate, value, path, task):
 
 
 def read_json(path):
+    """What a JSON file holds. Raises ValueError, naming it."""
     try:
         return json.loads(Path(path).read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:

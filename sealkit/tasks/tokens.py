@@ -106,6 +106,8 @@ LEX = re.compile(
 
 
 class Token(NamedTuple):
+    """A number, a word or a mark of a text."""
+
     kind: str  # number, word, filler or mark
     key: object  # the number, or the word's lemma
     offers: tuple = ()  # what it counts as where it is said
