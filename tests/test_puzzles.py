@@ -15,6 +15,7 @@ from sealkit import few_shot, inner_loop
 from sealkit.__main__ import main
 from sealkit.bundled import puzzles as world
 from sealkit.evaluation import Comparison
+from sealkit.lora import fork
 from sealkit.tasks import puzzles
 from sealkit.tasks.puzzles import OWN, Puzzle, Settings, load_puzzles, read_recipe
 
@@ -230,6 +231,23 @@ def test_the_loss_is_on_the_outputs_where_the_recipe_says_so(solver, test_split)
         assert len(ids) == 3 * 15
         rest = torch.tensor(ids).view(3, 15)[:, 1:].numel()  # nothing predicts a first token
         assert (rest if not len(skipped) else int((~skipped).sum())) == 3 * learned
+
+
+@pytest.mark.parametrize("loss", ["outputs", "all"])
+def test_the_first_loss_is_that_of_these_tokens_alone(solver, test_split, loss):
+    """Of plain transformers on each text by itself, whose labels leave the rest out."""
+    lesson = puzzles.lesson(test_split[0], json.dumps(GOOD | {"loss": loss}), OWN)
+    tokenizer, total, count = solver.tokenizer, 0.0, 0
+    for text in lesson.texts:
+        ids = torch.tensor([[*tokenizer(text)["input_ids"], tokenizer.eos_token_id]])
+        labels = ids.clone()
+        labels[:, : 8 if loss == "outputs" else 1] = -100  # <s>, six cells and the arrow
+        learned = (labels != -100).sum().item()
+        with torch.no_grad():
+            total += learned * solver.model(ids, labels=labels).loss.item()
+        count += learned
+    (losses,), _ = inner_loop.sft(solver, fork(solver.model, 1), [lesson])
+    assert losses[0] == pytest.approx(total / count, abs=1e-4)
 
 
 def test_a_trial_learns_its_demonstrations(solver, test_split):
