@@ -5,7 +5,7 @@ import json
 import os
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, product
 
 from .evaluation import Arms, Comparison
@@ -16,11 +16,13 @@ from .policy import Policy, attach_policy
 from .tasks import puzzles
 
 MODEL = puzzles.BUNDLED / "puzzle_model"
-PACES = [{"learning_rate": 0.003, "steps": 10}, {"learning_rate": 0.01, "steps": 10}]
+PACE = {"loss": "outputs", "learning_rate": 0.003, "steps": 40}
 GRID = [  # what the best fixed recipe and the oracle choose from
-    json.dumps(dict(zip(puzzles.FLAGS, flags)) | {"loss": "outputs"} | pace)
-    for flags, pace in product(product((False, True), repeat=3), PACES)
+    json.dumps(dict(zip(puzzles.FLAGS, flags)) | PACE)
+    for flags in product((False, True), repeat=len(puzzles.FLAGS))
 ]
+VIEWS = 5  # that vote, of each test grid
+ORACLE, FIXED = "oracle (best of the grid)", "best fixed recipe"
 
 
 def load_policy(name=None, seed=0):
@@ -49,11 +51,13 @@ def random_recipes(items, recipe, seed=0):
 @dataclass(frozen=True)
 class Table:
     """comparison: rewards of every arm on held-out puzzles. invalid: {arm: share of its recipes}.
-    fixed: the recipe that solved most training puzzles."""
+    fixed: the recipe that solved most training puzzles. grid: {recipe: share of tests it solves}.
+    """
 
     comparison: Comparison
     invalid: dict[str, float]
     fixed: str
+    grid: dict[str, float]
 
     def __str__(self):
         lines = [
@@ -72,28 +76,33 @@ class Table:
 def compare_recipes(policy, train, items, policies, seed=0, memo=None):
     """The Table of arms on held-out puzzles; the policies each write one recipe a puzzle.
 
-    All other arms start from the first policy, whose weights are left in the model.
+    The last one's answers are asked for again as a vote of VIEWS. All other arms start from the
+    first policy, whose weights are left in the model.
     """
     memo, first = {} if memo is None else memo, next(iter(policies.values()))
+    recipe = policy.recipe
+    voting = replace(recipe, prompts=replace(recipe.prompts, views=VIEWS))
     arms, on_train = (Arms(policy, puzzles, some, seed, memo) for some in (items, train))
+    views = Arms(replace(policy, recipe=voting), puzzles, items, seed, memo)
     policy.load(first)
     scores = {"in context, no training": arms.asked("in context, no training", True)}
-    drawn = random_recipes(items, policy.recipe, seed)
+    drawn = random_recipes(items, recipe, seed)
     scores["random valid recipe"] = arms.adapted("random valid recipe", drawn)
     invalid = {}
     for arm, weights in policies.items():
         policy.load(weights)
         scores[arm] = arms.written(arm)
         texts = [memo[("text", *key[1:])] for key in arms.keys(arm)]
-        reasons = [reason_of(*pair, policy.recipe) for pair in zip(items, texts)]
+        reasons = [reason_of(*pair, recipe) for pair in zip(items, texts)]
         invalid[arm] = sum(map(bool, reasons)) / len(items)
+    scores[f"{arm}, {VIEWS} views vote"] = views.adapted(f"{arm}, vote", texts)
     policy.load(first)
     fixed = max(GRID, key=lambda edit: sum(on_train.adapted(edit, [edit] * len(train))))
     grid = {edit: arms.adapted(edit, [edit] * len(items)) for edit in GRID}
-    scores["best fixed recipe"] = grid[fixed]
-    scores["oracle (best of the grid)"] = list(map(max, zip(*grid.values())))
+    scores[FIXED] = grid[fixed]
+    scores[ORACLE] = list(map(max, zip(*grid.values())))
     done = Comparison({arm: tuple(values) for arm, values in scores.items()})
-    return Table(done, invalid, fixed)
+    return Table(done, invalid, fixed, {edit: sum(own) / len(items) for edit, own in grid.items()})
 
 
 def run(args):
@@ -113,7 +122,8 @@ def run(args):
         policies = {"before RL": memo["policy", 0]["weights"]} | policies
         table = compare_recipes(policy, train, test, policies, args.seed, memo)
     print(f"On {len(test)} puzzles of families that no policy has seen, one recipe each:\n{table}")
-    found = {"accuracy": table.comparison.scores, "invalid": table.invalid, "fixed": table.fixed}
+    found = {"accuracy": table.comparison.scores, "invalid": table.invalid}
+    found |= {"fixed": table.fixed, "grid": table.grid}
     write_json(args.output / "results.json", found)
     print(f"{time.time() - start:.0f} s in all.")
 

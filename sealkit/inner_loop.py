@@ -6,7 +6,7 @@ serves them all. Then they are thrown away.
 
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby, takewhile
 from math import isfinite
 
@@ -25,8 +25,9 @@ LOSS_SCALE = 2.0**16  # at first, for models that compute in fp16
 class Lesson:
     """What a self-edit asks for: texts to train on, and its pace.
 
-    starts: of each text, what it begins with and nothing is learned of; none for no text. reason:
-    why there is nothing to train on and so no reward, for a self-edit that is not a valid one.
+    starts: of each text, what it begins with and nothing is learned of; none for no text. per_step:
+    how many texts a gradient step takes, one part after the other; None for all. reason: why there
+    is nothing to train on and so no reward, for a self-edit that is not a valid one.
 
     >>> Lesson(["It burns."], steps=5, learning_rate=5e-3).steps
     5
@@ -37,13 +38,21 @@ class Lesson:
     learning_rate: float
     starts: Sequence[str] = ()
     reason: str = ""
+    per_step: int | None = None
+
+    def part(self, step):
+        """The Lesson of one step's texts alone."""
+        width = self.per_step or len(self.texts) or 1
+        first = step * width % (len(self.texts) or 1)
+        here = slice(first, first + width)
+        return replace(self, texts=self.texts[here], starts=self.starts[here])
 
 
 @dataclass(frozen=True)
 class Trial:
     """One self-edit's way through the inner loop.
 
-    losses: mean per token at each step, in nats. tokens: trained on at each step. reason: why there
+    losses: mean per token at each step, in nats. tokens: trained on at the first. reason: why there
     was no exam, and so no reward.
 
     >>> Trial("It burns.", reward=0.5, answers=["yes", "no"], losses=[2.0, 1.0], tokens=4).reward
@@ -95,7 +104,7 @@ def run_trials(policy, task, pairs, memo=None, keys=None, title=None):
         return lessons[key].steps, lessons[key].learning_rate
 
     def length(key):
-        return len(pack(policy, lessons[key].texts)[0])
+        return len(pack(policy, lessons[key].part(0).texts)[0])
 
     def one_pass(keys):
         return [asdict(trial) for trial in try_out(policy, task, [pairs[key] for key in keys])]
@@ -120,11 +129,8 @@ def sft(policy, adapters, lessons, penalty=None):
     be added to the losses. Returns (losses, k lists of `steps` floats, nan from where one diverged;
     tokens, k ints).
     """
-    packed = [pack(policy, lesson.texts) for lesson in lessons]
-    check_length(policy.model, 1 + max(max(positions) for _, positions in packed))
-    inputs, labels = collate(packed, policy.tokenizer.pad_token_id, policy.model.device)
-    for row, lesson in zip(labels, lessons):
-        row[: len(skipped := starts_of(policy, lesson))][skipped] = -100
+    now = [lesson.part(0) for lesson in lessons]
+    inputs, labels, tokens = batch_of(policy, now)
     tensors = [tensor for pair in adapters.values() for tensor in pair]
     optimizer = torch.optim.AdamW(tensors, lr=lessons[0].learning_rate, weight_decay=0.0)
     scale, losses = first_scale(policy, len(lessons)), []
@@ -132,12 +138,25 @@ def sft(policy, adapters, lessons, penalty=None):
     parts = [lambda: row_losses(policy.model, inputs, labels)]
     parts += [lambda: penalty(adapters)] if penalty else []
     with side_by_side(policy.model, adapters), checkpointed(policy), torch.enable_grad():
-        for _ in range(lessons[0].steps):
+        for step in range(lessons[0].steps):
+            texts = [lesson.part(step) for lesson in lessons]
+            if texts != now:
+                now, (inputs, labels, _) = texts, batch_of(policy, texts)
             loss = descend(optimizer, scale, parts, diverged)
             losses.append(loss.masked_fill(diverged, torch.nan))
     for tensor in tensors:
         tensor.data[diverged] = 0
-    return torch.stack(losses).T.tolist(), [len(ids) for ids, _ in packed]
+    return torch.stack(losses).T.tolist(), tokens
+
+
+def batch_of(policy, lessons):
+    """All texts of each lesson in a row of its own: (model inputs, labels, tokens of each)."""
+    packed = [pack(policy, lesson.texts) for lesson in lessons]
+    check_length(policy.model, 1 + max(max(positions) for _, positions in packed))
+    inputs, labels = collate(packed, policy.tokenizer.pad_token_id, policy.model.device)
+    for row, lesson in zip(labels, lessons):
+        row[: len(skipped := starts_of(policy, lesson))][skipped] = -100
+    return inputs, labels, [len(ids) for ids, _ in packed]
 
 
 def first_scale(policy, k):

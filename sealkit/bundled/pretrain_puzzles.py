@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ..tasks.puzzles import FLAGS, LOSSES, Prompts, line
 from .pretrain import untrained
-from .puzzles import CELLS, DEMONSTRATIONS, draw_puzzle, write_recipe
+from .puzzles import CELLS, DEMONSTRATIONS, KNOWN, draw_puzzle, write_recipe
 from .tokenizer import byte_level
 
 FOLDER = Path(__file__).parent / "puzzle_model"
@@ -89,7 +89,7 @@ def look_back(model):
 
 def write_document(rng, with_recipe):
     """(kind, [(text, loss weight), ...]): a puzzle to solve, or one with a recipe under it."""
-    _, pairs = draw_puzzle(rng, "known", DEMONSTRATIONS if with_recipe else PAIRS)
+    _, pairs = draw_puzzle(rng, KNOWN, DEMONSTRATIONS if with_recipe else PAIRS)
     parts = []
     for i, (x, y) in enumerate(pairs):  # the first row shows the rule, so nothing tells it before
         parts += [(f"{line([x])} ->", 0.0), (f" {line([y])}", 1.0 if i else 0.2)]

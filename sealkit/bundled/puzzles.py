@@ -4,7 +4,7 @@ A rule of the first sort says where a cell's colour comes from, whatever the col
 second says what becomes of a colour, wherever it stands. So recolouring the demonstrations of the
 first, or shuffling the cells of the second, makes more demonstrations of the same rule; the other
 way round it makes demonstrations of other rules. Black, 0, is what comes in from outside.
-`python -m sealkit.bundled.puzzles` writes the splits as ARC's own JSON.
+`python -m sealkit.bundled.puzzles` writes the splits as ARC's own JSON; no two share a family.
 """
 
 import json
@@ -25,11 +25,21 @@ def move(back, fill):
     outside: black, or the first or last cell's colour again (None)."""
 
     def rule(row):
-        places = [i - back for i in range(CELLS)]
-        inside = [min(max(place, 0), CELLS - 1) for place in places]
+        places = [i - back for i in range(len(row))]
+        inside = [min(max(place, 0), len(row) - 1) for place in places]
         return [row[i] if i == j or fill is None else fill for i, j in zip(inside, places)]
 
     return rule
+
+
+def halves(left, right):
+    """The rule that does one thing to the left half of a row, and another to the right half."""
+    return lambda row: left(row[: CELLS // 2]) + right(row[CELLS // 2 :])
+
+
+def meeting(left, right):
+    """The rule that takes the left half of what one does to a row, and of the other the right."""
+    return lambda row: left(row)[: CELLS // 2] + right(row)[CELLS // 2 :]
 
 
 def fixed(function):
@@ -48,14 +58,35 @@ def fresh(rng, palette):
     return dict(zip(palette, rng.sample(outside, len(palette))))
 
 
-MOVES = {  # families of rules that move cells: known ways and known distances, combined anew
-    "known": {
+def partly(function, count):
+    """A family that maps so many colours of a palette, and leaves the others as they are."""
+
+    def family(rng, palette):
+        return dict(zip(palette, palette)) | function(rng, palette[:count])
+
+    return family
+
+
+KNOWN = "known"  # families of pretraining; those of a split are in no other and not in these
+MOVES = {  # families of rules that move cells
+    KNOWN: {
         "right 1": move(1, 0),
         "left 1": move(-1, 0),
         "drag right 2": move(2, None),
         "drag left 2": move(-2, None),
     },
-    "held out": {
+    "train": {
+        "halves right 1": halves(move(1, 0), move(1, 0)),
+        "halves meet 1": halves(move(-1, 0), move(1, 0)),
+        "part 2": meeting(move(-2, 0), move(2, 0)),
+        "right 3": move(3, 0),
+    },
+    "validation": {
+        "halves left 1": halves(move(-1, 0), move(-1, 0)),
+        "part 1": meeting(move(-1, 0), move(1, 0)),
+        "overlap 2": meeting(move(2, 0), move(-2, 0)),
+    },
+    "test": {
         "right 2": move(2, 0),
         "left 2": move(-2, 0),
         "drag right 1": move(1, None),
@@ -63,12 +94,18 @@ MOVES = {  # families of rules that move cells: known ways and known distances, 
     },
 }
 MAPS = {  # families of rules that map colours: (random.Random, palette) -> {colour: colour}
-    "known": {
+    KNOWN: {
         "next": fixed(lambda colour: colour % 9 + 1),
         "previous": fixed(lambda colour: (colour - 2) % 9 + 1),
         "opposite": fixed(lambda colour: 10 - colour),
     },
-    "held out": {
+    "train": {
+        "exchange two": partly(cycle, 2),
+        "cycle of three": partly(cycle, 3),
+        "two fresh": partly(fresh, 2),
+    },
+    "validation": {"one fresh": partly(fresh, 1), "three fresh": partly(fresh, 3)},
+    "test": {
         "exchange": lambda rng, palette: cycle(rng, palette[:2]) | cycle(rng, palette[2:]),
         "cycle": cycle,
         "fresh": fresh,
@@ -105,9 +142,8 @@ def fair(pairs, tests):
 def write_split(split):
     """One split as ARC's combined JSON has it: {name: {"train": [pairs], "test": [pairs]}}."""
     rng, tasks = random.Random(SEED[split]), {}
-    families = "known" if split == "train" else "held out"
     while len(tasks) < SPLITS[split]:
-        family, pairs = draw_puzzle(rng, families, DEMONSTRATIONS + TESTS, TESTS)
+        family, pairs = draw_puzzle(rng, split, DEMONSTRATIONS + TESTS, TESTS)
         if fair(pairs, TESTS):
             grids = [{"input": [x], "output": [y]} for x, y in pairs]
             demonstrations, tests = grids[:DEMONSTRATIONS], grids[DEMONSTRATIONS:]

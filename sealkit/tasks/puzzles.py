@@ -7,8 +7,11 @@ augmentation conjugates the puzzle's rule: mirrored demonstrations of "move righ
 
 import json
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,7 +23,7 @@ from ..policy import Recipe, seed_of
 
 FLAGS = "mirror", "shuffle", "recolour"
 LOSSES = "outputs", "all"
-RATES, STEPS = (0.001, 0.003, 0.01), (5, 10, 20, 40)  # of the bundled model's recipes
+RATES, STEPS = (0.001, 0.003, 0.005), (10, 20, 40)  # of the bundled model's recipes
 COLOURS, SIDE = 10, 30  # of ARC
 BUNDLED = Path(__file__).parents[1] / "bundled"
 SPLITS = "train", "validation", "test"
@@ -48,15 +51,16 @@ class Prompts:
 
     cue: under the demonstrations; the model goes on with a recipe. in_view: whether demonstrations
     stand before a grid to solve, in training (leave-one-out) and in the exam; without, the rule
-    has to be in the weights. versions: of the demonstrations, with augmentations. budget: of cells
-    trained on, over all steps. stops: where a recipe ends, besides the end token.
+    has to be in the weights. views: in how many ways a grid is asked, see `view`, whose answers
+    vote. budget: of cells trained on, over all steps. stops: where a recipe ends, besides the end
+    token.
     """
 
     cue: str = "Recipe:"
     before: str = ""
     in_view: bool = False
-    versions: int = 8
-    budget: int = 6000
+    views: int = 1
+    budget: int = 1500
     stops: tuple[str, ...] = ("\n",)
     styles: tuple[str, ...] = ()
 
@@ -102,7 +106,8 @@ OWN = Recipe(
     answer_tokens=8,
     max_new_tokens=48,
     top_p=1.0,
-    epochs=30,
+    epochs=15,
+    m_step_learning_rate=1e-3,
     keep=solved,
     adapters_per_pass=20,
 )
@@ -165,18 +170,52 @@ def prompt(puzzle, recipe, style=None):
 
 
 def questions(puzzle, recipe, in_context=False):
-    """The prompts of the test grids, list[str]."""
-    in_view = in_context or recipe.prompts.in_view
-    before = recipe.prompts.before + shown(puzzle.demonstrations) if in_view else ""
-    return [f"{before}{line(x)} ->" for x, _ in puzzle.tests]
+    """The prompts of the test grids, list[str]; with several views, those of a grid in a row."""
+    prompts, done = recipe.prompts, []
+    for (x, _), number in product(puzzle.tests, range(prompts.views)):
+        see, before = view(number)[0], ""
+        if in_context or prompts.in_view:
+            pairs = [(see(a), see(b)) for a, b in puzzle.demonstrations]
+            before = prompts.before + shown(pairs)
+        done.append(f"{before}{line(see(x))} ->")
+    return done
 
 
 def reward(puzzle, answers):
     """Share of the test grids that `answers` (list[str]) get right in every cell, in [0, 1]."""
     if not puzzle.tests or any(y is None for _, y in puzzle.tests):
         raise ValueError(f"The puzzle {puzzle.title!r} has no solutions: there is no reward.")
-    right = [said.split() == line(y).split() for said, (_, y) in zip(answers, puzzle.tests)]
+    views = len(answers) // len(puzzle.tests) or 1
+    votes = [vote(answers[i : i + views]) for i in range(0, len(answers), views)]
+    right = [said == line(y) for said, (_, y) in zip(votes, puzzle.tests, strict=True)]
     return sum(right) / len(puzzle.tests)
+
+
+def view(number):
+    """A way to look at a grid, and the way back: two functions. The first is to look at it as it
+    is, then come other colours and other orders of the cells in turn."""
+    colours, back = draw_colours(random.Random(number)), list(range(COLOURS))
+    for colour, other in enumerate(colours):
+        back[other] = colour
+    if number == 0:
+        return (lambda grid: grid,) * 2
+    if number % 2:
+        return partial(recolour, colours=colours), partial(recolour, colours=back)
+    return partial(shuffle, order=number), partial(shuffle, order=number, back=True)
+
+
+def vote(answers):
+    """The grid, as text, that most views of it say (the first of these), each seen back.
+
+    >>> vote(["1 2", "5 9", "2 1"])
+    '1 2'
+    """
+    seen = []
+    for number, said in enumerate(answers):
+        grid = tuple(tuple(map(int, re.findall("[0-9]", row))) for row in said.split("/"))
+        whole = said.split() == line(grid).split() and len(set(map(len, grid))) == 1
+        seen.append(line(view(number)[1](grid)) if whole else said)
+    return max(seen, key=seen.count)
 
 
 # the self-edit
@@ -213,18 +252,20 @@ def lesson(puzzle, edit, recipe):
 
 
 def lesson_of(puzzle, settings, prompts):
-    """The Lesson of valid settings. Raises InvalidRecipe if it is over the budget."""
+    """The Lesson of valid settings, each step another version of all demonstrations. Raises
+    InvalidRecipe if it is over the budget."""
     starts, texts = [], []
-    for pairs in versions(puzzle, settings, prompts.versions):
+    for pairs in versions(puzzle, settings):
         for others, (x, y) in leave_one_out(pairs):
             start = (prompts.before + shown(others) if prompts.in_view else "") + f"{line(x)} ->"
             starts.append(start)
             texts.append(f"{start} {line(y)}")
-    cells = settings.steps * sum(sum(map(str.isdigit, text)) for text in texts)
+    width = len(puzzle.demonstrations)
+    cells = settings.steps * sum(sum(map(str.isdigit, text)) for text in texts[:width])
     if cells > prompts.budget:
         raise InvalidRecipe(f"over the budget: {cells} cells trained on, {prompts.budget} allowed")
     starts = starts if settings.loss == "outputs" else []
-    return Lesson(texts, settings.steps, settings.learning_rate, starts)
+    return Lesson(texts, settings.steps, settings.learning_rate, starts, per_step=width)
 
 
 # augmentations: each maps a grid to a grid, and undoes itself or has an inverse of its kind
@@ -239,15 +280,18 @@ def mirror(grid):
     return tuple(row[::-1] for row in grid)
 
 
-def shuffle(grid, order):
-    """A grid with its columns in another order, as `random.Random(order)` has it.
+def shuffle(grid, order, back=False):
+    """A grid with its columns in another order, as `random.Random(order)` has it; or back again.
 
     >>> shuffle(((1, 2, 3),), order=1)
     ((2, 3, 1),)
+    >>> shuffle(((2, 3, 1),), order=1, back=True)
+    ((1, 2, 3),)
     """
-    columns = list(zip(*grid))
-    random.Random(order).shuffle(columns)
-    return tuple(zip(*columns))
+    places = list(range(len(grid[0])))
+    random.Random(order).shuffle(places)
+    places = sorted(places, key=places.__getitem__) if back else places
+    return tuple(tuple(row[i] for i in places) for row in grid)
 
 
 def recolour(grid, colours):
@@ -277,16 +321,16 @@ def augmentation(settings, seed):
     return augment
 
 
-def versions(puzzle, settings, count):
+def versions(puzzle, settings):
     """The demonstrations, then other versions of them as the settings say: lists of pairs.
 
-    `count` in all; two if the mirror alone is on, and one without augmentations.
+    One for each step; two in turn if the mirror alone is on, and one without augmentations.
     """
     augmentations: list[Callable] = [lambda grid: grid]
     if settings.shuffle or settings.recolour:
-        seeds = [seed_of("version", name(puzzle), n) for n in range(1, count)]
+        seeds = [seed_of("version", name(puzzle), n) for n in range(1, settings.steps)]
         augmentations += [augmentation(settings, seed) for seed in seeds]
-    elif settings.mirror:
+    elif settings.mirror and settings.steps > 1:
         augmentations.append(mirror)
     return [[(f(x), f(y)) for x, y in puzzle.demonstrations] for f in augmentations]
 
