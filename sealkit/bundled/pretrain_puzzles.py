@@ -25,7 +25,8 @@ from .tokenizer import byte_level
 
 FOLDER = Path(__file__).parent / "puzzle_model"
 STEPS, DOCUMENTS, PAIRS, RATE, DECAY = 2500, 8, 4, 1e-3, 0.4
-RECIPES = 4  # one step in so many reads recipes
+TEXTS = 3  # one step in so many reads puzzles with a text under them
+WORDS, SORTS = "In words:", {"move": "cells move", "map": "colours change"}
 WIDTH, HEADS, SIZE, THETA = 128, 6, 32, 1e4
 SHAPE = {"hidden_size": WIDTH, "intermediate_size": 256, "num_hidden_layers": 3}
 SHAPE |= {"num_attention_heads": HEADS, "num_key_value_heads": HEADS, "head_dim": SIZE}
@@ -35,7 +36,10 @@ SHARPNESS, EMBEDDING, WRITTEN, COPIED, NOISE, DAMPING = 8.0, 0.06, 0.2, 0.1, 0.0
 
 def train_tokenizer():
     """A token for each colour and each word of recipes; see `byte_level`."""
-    words = [*(f" {colour}" for colour in range(10)), " ->", " /", " Recipe"]
+    words = [*(f" {colour}" for colour in range(10)), " ->", " /"]
+    words += [
+        f" {word}" for text in (Prompts().cue, WORDS, *SORTS.values()) for word in text.split()
+    ]
     words += [*FLAGS, *LOSSES, "loss", "learning", "rate", "steps"]
     words += [' {"', '":', ' "', '",', " true", " false"]
     return byte_level(words * 2, 512, "puzzles")
@@ -87,15 +91,18 @@ def look_back(model):
             projection.weight.copy_(weight + noise * torch.randn(weight.shape))
 
 
-def write_document(rng, with_recipe):
-    """(kind, [(text, loss weight), ...]): a puzzle to solve, or one with a recipe under it."""
-    _, pairs = draw_puzzle(rng, KNOWN, DEMONSTRATIONS if with_recipe else PAIRS)
+def write_document(rng, with_text):
+    """(kind, [(text, loss weight), ...]): a puzzle to solve, or one with a text under it: as often
+    a recipe as the sort of its rule in words."""
+    (sort, _), pairs = draw_puzzle(rng, KNOWN, DEMONSTRATIONS if with_text else PAIRS)
     parts = []
     for i, (x, y) in enumerate(pairs):  # the first row shows the rule, so nothing tells it before
         parts += [(f"{line([x])} ->", 0.0), (f" {line([y])}", 1.0 if i else 0.2)]
         parts += [("\n", 0.0)]
-    if not with_recipe:
+    if not with_text:
         return "puzzle", parts[:-1]
+    if rng.random() < 0.5:
+        return "words", [*parts, (WORDS, 0.0), (f" {SORTS[sort]}", 1.0)]
     kind, text = write_recipe(rng)
     return kind, [*parts, (Prompts().cue, 0.0), (f" {text}", 1.0)]
 
@@ -124,7 +131,7 @@ def train(model, tokenizer, steps=STEPS, seed=0, log_every=100):
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
     rng, seen, tokens, start = random.Random(seed), defaultdict(list), 0, time.time()
     for step in tqdm(range(1, steps + 1), desc="pretraining", mininterval=10):
-        drawn = [write_document(rng, step % RECIPES == 0) for _ in range(DOCUMENTS)]
+        drawn = [write_document(rng, step % TEXTS == 0) for _ in range(DOCUMENTS)]
         ids, weights = encode(tokenizer, drawn)
         optimizer.param_groups[0]["lr"] = RATE * min(1, step / 50, (1 - step / steps) / DECAY)
         chosen = weights[:, 1:] > 0

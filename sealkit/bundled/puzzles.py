@@ -32,14 +32,14 @@ def move(back, fill):
     return rule
 
 
-def halves(left, right):
-    """The rule that does one thing to the left half of a row, and another to the right half."""
-    return lambda row: left(row[: CELLS // 2]) + right(row[CELLS // 2 :])
+def halves(rule):
+    """The rule that does to each half of a row what `rule` does to a row."""
+    return lambda row: rule(row[: CELLS // 2]) + rule(row[CELLS // 2 :])
 
 
-def meeting(left, right):
-    """The rule that takes the left half of what one does to a row, and of the other the right."""
-    return lambda row: left(row)[: CELLS // 2] + right(row)[CELLS // 2 :]
+def kept(places):
+    """The rule that leaves some places as they are, and the others black."""
+    return lambda row: [colour if i in places else 0 for i, colour in enumerate(row)]
 
 
 def fixed(function):
@@ -68,7 +68,7 @@ def partly(function, count):
 
 
 KNOWN = "known"  # families of pretraining; those of a split are in no other and not in these
-MOVES = {  # families of rules that move cells
+MOVES = {  # families of rules of places
     KNOWN: {
         "right 1": move(1, 0),
         "left 1": move(-1, 0),
@@ -76,15 +76,17 @@ MOVES = {  # families of rules that move cells
         "drag left 2": move(-2, None),
     },
     "train": {
-        "halves right 1": halves(move(1, 0), move(1, 0)),
-        "halves meet 1": halves(move(-1, 0), move(1, 0)),
-        "part 2": meeting(move(-2, 0), move(2, 0)),
-        "right 3": move(3, 0),
+        "halves right 1": halves(move(1, 0)),
+        "drag right 3": move(3, None),
+        "inside": kept(range(1, 5)),
+        "odd places": kept(range(1, 6, 2)),
+        "right half": kept(range(3, 6)),
     },
     "validation": {
-        "halves left 1": halves(move(-1, 0), move(-1, 0)),
-        "part 1": meeting(move(-1, 0), move(1, 0)),
-        "overlap 2": meeting(move(2, 0), move(-2, 0)),
+        "right 3": move(3, 0),
+        "left half": kept(range(3)),
+        "even places": kept(range(0, 6, 2)),
+        "halves left 1": halves(move(-1, 0)),
     },
     "test": {
         "right 2": move(2, 0),
@@ -93,7 +95,7 @@ MOVES = {  # families of rules that move cells
         "drag left 1": move(-1, None),
     },
 }
-MAPS = {  # families of rules that map colours: (random.Random, palette) -> {colour: colour}
+MAPS = {  # families of rules of colours: (random.Random, palette) -> {colour: colour}
     KNOWN: {
         "next": fixed(lambda colour: colour % 9 + 1),
         "previous": fixed(lambda colour: (colour - 2) % 9 + 1),
@@ -114,7 +116,7 @@ MAPS = {  # families of rules that map colours: (random.Random, palette) -> {col
 
 
 def draw_puzzle(rng, families, pairs, tests=0):
-    """(family, [(input, output), ...]) of one rule: rows, of which the last `tests` are for tests.
+    """((sort, family), [(input, output), ...]) of a rule: rows, the last `tests` of them for tests.
 
     Of a rule that moves cells the tests have other colours than the demonstrations; of one that
     maps colours the same, or nobody could know. Without tests every row has its own palette.
@@ -130,7 +132,7 @@ def draw_puzzle(rng, families, pairs, tests=0):
         own = others if i >= pairs - tests else palette
         row = rng.choices(own if tests else rng.sample(COLOURS, PALETTE), k=CELLS)
         done.append((row, rule(row) if sort is MOVES else [map_of[colour] for colour in row]))
-    return family, done
+    return ("move" if sort is MOVES else "map", family), done
 
 
 def fair(pairs, tests):
@@ -143,7 +145,7 @@ def write_split(split):
     """One split as ARC's combined JSON has it: {name: {"train": [pairs], "test": [pairs]}}."""
     rng, tasks = random.Random(SEED[split]), {}
     while len(tasks) < SPLITS[split]:
-        family, pairs = draw_puzzle(rng, split, DEMONSTRATIONS + TESTS, TESTS)
+        (_, family), pairs = draw_puzzle(rng, split, DEMONSTRATIONS + TESTS, TESTS)
         if fair(pairs, TESTS):
             grids = [{"input": [x], "output": [y]} for x, y in pairs]
             demonstrations, tests = grids[:DEMONSTRATIONS], grids[DEMONSTRATIONS:]
