@@ -34,7 +34,7 @@ HELP = {
     "seed": "of all that is drawn (default: 0)",
     "iterations": "ReSTEM iterations (default: 2)",
     "self-edits": "self-edits per passage (default: 5)",
-    "passages": "training passages, at most (default: 40)",
+    "passages": "training passages, at most (default: 40; 60 puzzles)",
     "held-out": "test passages of the table, at most (default: 60)",
     "styles": "add an arm for each single style of prompt, without RL",
     "task": "'knowledge', passages (default); 'puzzles', whose self-edits are training recipes "
@@ -115,7 +115,7 @@ def arguments(words):
     parser.add_argument("--model", help=HELP["model"])
     parser.add_argument("--data", type=source, metavar="squad|FILE", help=HELP["data"])
     parser.add_argument("--seed", type=int, default=0, help=HELP["seed"])
-    sizes = {"iterations": 2, "self-edits": 5, "passages": 40, "held-out": 60, "streams": 16}
+    sizes = {"iterations": 2, "self-edits": 5, "passages": None, "held-out": 60, "streams": 16}
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=number, default=default, metavar="N", help=HELP[name])
     parser.add_argument("--styles", action="store_true", help=HELP["styles"])
@@ -134,6 +134,7 @@ def arguments(words):
     )
     other.add_argument("--passage", type=number, default=1, metavar="N", help=HELP["passage"])
     args = parser.parse_args(words)
+    args.passages = args.passages or (60 if args.task == "puzzles" else 40)
     named = args.data in (None, "bundled", "squad") or Path(args.data).is_file()
     if not named and args.task != "puzzles":  # which may be a folder, too
         parser.error(f"argument --data: there is no file {args.data!r}")

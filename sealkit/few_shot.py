@@ -6,7 +6,7 @@ import os
 import random
 import time
 from dataclasses import dataclass, replace
-from itertools import islice, product
+from itertools import islice
 
 from .evaluation import Arms, Comparison
 from .loading import VARIABLE, load_quantized
@@ -18,8 +18,7 @@ from .tasks import puzzles
 MODEL = puzzles.BUNDLED / "puzzle_model"
 PACE = {"loss": "outputs", "learning_rate": 0.003, "steps": 40}
 GRID = [  # what the best fixed recipe and the oracle choose from
-    json.dumps(dict(zip(puzzles.FLAGS, flags)) | PACE)
-    for flags in product((False, True), repeat=len(puzzles.FLAGS))
+    json.dumps({flag: flag == on for flag in puzzles.FLAGS} | PACE) for on in (None, *puzzles.FLAGS)
 ]
 VIEWS = 5  # that vote, of each test grid
 ORACLE, FIXED = "oracle (best of the grid)", "best fixed recipe"

@@ -13,6 +13,7 @@ from conftest import PAPER
 import sealkit
 from sealkit import few_shot, inner_loop
 from sealkit.__main__ import main
+from sealkit.bundled import pretrain_puzzles
 from sealkit.bundled import puzzles as world
 from sealkit.evaluation import Comparison
 from sealkit.lora import fork
@@ -53,7 +54,24 @@ def test_no_two_rules_are_one_and_pretraining_knows_its_own_alone():
     moves = [tuple(rule(row)) for own in world.MOVES.values() for rule in own.values()]
     assert len(set(moves)) == len(moves)
     drawn = {world.draw_puzzle(rng, world.KNOWN, 4)[0] for _ in range(200)}
-    assert drawn == {*world.MOVES[world.KNOWN], *world.MAPS[world.KNOWN]}
+    sorts = {"move": world.MOVES, "map": world.MAPS}
+    assert drawn == {(sort, one) for sort in sorts for one in sorts[sort][world.KNOWN]}
+
+
+def test_pretraining_says_the_sort_of_a_rule_in_words_and_never_which_recipe_fits():
+    """Under puzzles of either sort recipes are equally often of each kind."""
+    rng, shares, said = random.Random(0), {}, set()
+    for _ in range(6000):
+        kind, parts = pretrain_puzzles.write_document(rng, True)
+        pairs = [(x[0].split()[:6], y[0].split()) for x, y in zip(parts[::3], parts[1::3])][:3]
+        new = any(set(y) - set(x) - {"0"} for x, y in pairs)
+        if kind == "words":
+            said.add((new, parts[-1][0]))
+        if kind == "recipe":
+            for flag in puzzles.FLAGS:
+                shares.setdefault((new, flag), []).append(json.loads(parts[-1][0])[flag])
+    assert said == {(False, " cells move"), (True, " colours change")}
+    assert all(abs(sum(own) / len(own) - 0.5) < 0.07 for own in shares.values()), shares
 
 
 def test_no_puzzle_is_in_two_splits():

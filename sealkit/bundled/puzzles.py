@@ -78,12 +78,12 @@ MOVES = {  # families of rules of places
     "train": {
         "halves right 1": halves(move(1, 0)),
         "drag right 3": move(3, None),
-        "inside": kept(range(1, 5)),
+        "right 3": move(3, 0),
         "odd places": kept(range(1, 6, 2)),
         "right half": kept(range(3, 6)),
     },
     "validation": {
-        "right 3": move(3, 0),
+        "inside": kept(range(1, 5)),
         "left half": kept(range(3)),
         "even places": kept(range(0, 6, 2)),
         "halves left 1": halves(move(-1, 0)),

@@ -222,8 +222,9 @@ def vote(answers):
 
 
 def random_recipe(rng):
-    """A recipe in JSON, each of its values drawn from a `random.Random`."""
-    flags = {flag: rng.random() < 0.5 for flag in FLAGS} | {"loss": rng.choice(LOSSES)}
+    """A recipe in JSON, each of its values drawn from a `random.Random`; at most one flag is on."""
+    on = rng.choice((None, *FLAGS))
+    flags = {flag: flag == on for flag in FLAGS} | {"loss": rng.choice(LOSSES)}
     return json.dumps(flags | {"learning_rate": rng.choice(RATES), "steps": rng.choice(STEPS)})
 
 
