@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from base64 import b64decode
 from itertools import product
 from pathlib import Path
 
@@ -140,6 +141,9 @@ def test_every_figure_has_a_text(name):
             last = ast.parse(plain(cell.source)).body[-1]
             assert isinstance(last, ast.Expr) and last.value.func.id == "describe", cell.source
             assert len(ast.literal_eval(last.value.args[1])) >= 40, cell.source
+            (png,) = (o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {}))
+            width = int.from_bytes(b64decode(png)[16:20], "big")
+            assert width <= 760, f"{width} pixels: on a page of 800 its letters would shrink"
     assert not re.search("#[0-9a-f]{6}", "".join(cell.source for cell in code_cells(read(name))))
 
 
