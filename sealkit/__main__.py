@@ -18,11 +18,11 @@ from .continual import draw_streams, study
 from .loading import VARIABLE, weight_bytes
 from .memo import RunError, failing, write_json, write_whole
 from .outer_loop import memo_of, seal
-from .page import in_terminal, rows, wrapped, write_page
+from .page import command_of, draw_record, in_terminal, rows, wrapped, write_page
 from .picture import write_picture
 from .policy import Policy, attach_policy
 from .record import BEFORE, note_command, read_record, styles_of
-from .report import draw, excerpt, row, row_head
+from .report import row, row_head
 from .talk import talk
 from .tasks import knowledge
 from .tasks.passages import source_for
@@ -138,7 +138,7 @@ def arguments(words):
     named = args.data in (None, "bundled", "squad") or Path(args.data).is_file()
     if not named and args.task != "puzzles":  # which may be a folder, too
         parser.error(f"argument --data: there is no file {args.data!r}")
-    tasks = {"puzzles": few_shot.run, "stream": run_stream}
+    tasks = {"puzzles": run_puzzles, "stream": run_stream}
     args.act = tasks.get(args.task, run) if args.act is run else args.act
     args.output = args.output or next(p for n in count(1) if not (p := Path(f"runs/{n}")).exists())
     return args
@@ -181,7 +181,7 @@ def run(args):
         tell(can_read(model, tokenizer, train))
     policy = Policy(attach_policy(model, recipe, seed), tokenizer, recipe)
     with memo_of(args.output, policy, knowledge, train, k, seed) as memo:
-        note_command(args.output, options(args), train, test)
+        note_command(args.output, options(args), train=train, test=test)
         policies = {BEFORE: None}
         tell(f"\n{row_head(knowledge.OWN)}")
         for iteration in timed(seal(policy, knowledge, train, k, seed, memo), args, memo):
@@ -205,16 +205,29 @@ def run_stream(args):
     recipe, style = recipe_of(model, tokenizer), "questions"
     policy = Policy(attach_policy(model, recipe, args.seed), tokenizer, recipe)
     streams = draw_streams(test, args.streams, min(8, len(test)), args.seed)
-    table, best = study(policy, knowledge, streams, args.output, args.seed, style)
-    print(f"{len(streams)} streams of {len(streams[0])} passages, learned in turn:\n{table}")
-    mean, low, high = (100 * value for value in table.end(best, minus="none"))
-    print(f"{best} − none: {mean:+.1f} points, 95% interval [{low:+.1f}, {high:+.1f}]")
-    print(f"{time.time() - start:.0f} s in all. Everything is in {excerpt(str(args.output), 200)}.")
+    study(policy, knowledge, streams, args.output, args.seed, style)
+    note_command(args.output, options(args), test=test)
+    finish(args.output, print)
+    print(f"{time.time() - start:.0f} s in all.")
+
+
+def run_puzzles(args):
+    """SEAL on puzzles, and the table that asks whether one fixed recipe would do as well."""
+    few_shot.run(args)
+    note_command(args.output, options(args))
+    close(args.output, print)
+
+
+OPTIONS_OF = {  # what a run's folder remembers of its command line
+    "knowledge": ("iterations", "self-edits", "passages", "held-out", "styles"),
+    "stream": ("task", "streams", "held-out"),
+    "puzzles": ("task", "iterations", "self-edits", "passages", "held-out"),
+}
 
 
 def options(args):
     """The options of a run that its folder remembers: {name on the command line: value}."""
-    names = "model", "data", "seed", "iterations", "self-edits", "passages", "held-out", "styles"
+    names = "model", "data", "seed", *OPTIONS_OF[args.task]
     found = {name: getattr(args, name.replace("-", "_")) for name in names}
     return found | {"model": args.model or os.environ.get(VARIABLE) or "bundled"}
 
@@ -236,9 +249,13 @@ def write_log(folder, log):
 
 
 def show(args):
-    """Print a past run's rows and what came of it; draw its figure and its page."""
+    """Print a past run's command, its rows and what came of it; draw its figure and its page."""
     record = read_record(args.folder)
-    print("\n".join(rows(record)) if record.iterations else "No iteration is finished yet.")
+    print(wrapped(f"{args.folder}: {command_of(record)}\n"))
+    if record.iterations:
+        print("\n".join(rows(record)))
+    elif not record.table:
+        print("No iteration is finished yet.")
     finish(args.folder, print)
     if args.picture:
         write_picture(record, args.picture)
@@ -246,13 +263,18 @@ def show(args):
 
 def finish(folder, tell):
     """Tell what came of a run, and draw its figure and its page."""
+    tell(f"\n{in_terminal(read_record(folder))}\n")
+    close(folder, tell)
+
+
+def close(folder, tell):
+    """Draw a run's figure and its page, and tell how to go on."""
     record = read_record(folder)
-    tell(f"\n{in_terminal(record)}\n")
-    if record.iterations:
-        with failing(folder / "figure.png"):
-            draw(record, record.comparison, folder / "figure.png")
+    with failing(folder / "figure.png"):
+        draw_record(record, folder / "figure.png")
     write_page(record, folder / "report.html")
-    again = "".join(f"\n  python -m sealkit {word} {folder}" for word in ("show", "ask"))
+    words = ("show", "ask") if record.test else ("show",)
+    again = "".join(f"\n  python -m sealkit {word} {folder}" for word in words)
     tell(f"Open {folder / 'report.html'}, or go on with{again}")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from .evaluation import Arms
-from .forgetting import Forgetting, in_words, plot_forgetting
+from .forgetting import Forgetting
 from .inner_loop import ask, sft
 from .lora import again, fork, mixed, side_by_side, weights_of
 from .memo import remembered, write_json
@@ -205,14 +205,13 @@ def routing(learner, route):
 def study(policy, task, streams, folder, seed=0, style=None):
     """`forget` with every remedy, kept in a run's folder, and the memory of the best adapter.
 
-    folder: receives `results.json`, `figure.png` (heat maps of none and of the best remedy with one
-    adapter) and `memory/`: what that remedy made of the first stream, a stock PEFT adapter. Goes on
-    where it stopped. Returns (Forgetting, that remedy's name); the policy is left with that memory.
+    folder: receives `results.json`, and `memory/`: what the best remedy with one adapter made of
+    the first stream, a stock PEFT adapter. Goes on where it stopped. Returns the Forgetting; the
+    policy is left with that memory.
     """
     with memo_of(folder, policy, task, streams, len(streams), seed) as memo:
         table = forget(policy, task, streams, REMEDIES, seed, style, memo)
-        single = [name for name in table.rows if table.cost(name, "bytes") == 1]
-        best = max(single, key=lambda name: table.end(name)[0])
+        best = table.best()
         edits = first_edits(policy, task, streams, seed, style, memo)
     write = partial(anew, style=style) if REMEDIES[best].anew else given(edits[:1])
     seeds = seeds_of(seed, streams[:1])
@@ -220,6 +219,4 @@ def study(policy, task, streams, folder, seed=0, style=None):
     policy.load(weights_of(last.memory[0], 0))
     policy.model.save_pretrained(folder / "memory")
     write_json(folder / "results.json", table.rows)
-    figure = plot_forgetting(table, dict.fromkeys(["none", best]))
-    figure.savefig(folder / "figure.png", dpi=120, metadata={"Description": in_words(table)})
-    return table, best
+    return table

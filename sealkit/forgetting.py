@@ -61,6 +61,11 @@ class Forgetting:
         """Backward transfer of each stream: (streams,)."""
         return (self.matrix(remedy)[:, -1] - self.learned(remedy))[:, :-1].mean(1)
 
+    def best(self):
+        """The remedy with one adapter that knows most at the end."""
+        single = [remedy for remedy in self.rows if self.cost(remedy, "bytes") == 1]
+        return max(single, key=lambda remedy: self.ends(remedy).mean())
+
     def cost(self, remedy, what):
         """Mean of "steps", "tokens", "seconds" or "bytes", as a ratio to the first remedy's."""
         first = next(iter(self.rows))
@@ -69,21 +74,25 @@ class Forgetting:
 
     def __str__(self):
         width = max(13, *map(len, self.rows))
-        lines = [f"{'':<{width}} {'at the end, %':19} just kept {'backward transfer':20} {HEAD}"]
+        lines = [f"{'':<{width}} {'at the end, %':19} just kept backward transfer"]
         lines.append(f"{'never adapted':<{width}} {interval(self.control())}")
+        for remedy in self.rows:
+            shares = f"{self.learned(remedy).mean():4.0%} {self.kept(remedy):4.0%}"
+            ends = interval(self.end(remedy)), shares, interval(self.backward_transfer(remedy), "+")
+            lines.append(" ".join([f"{remedy:<{width}}", *ends]))
+        lines.append(f"{'':<{width}}" + "".join(f"{what:>8}" for what in (*COSTS, "routed")))
         for remedy, rows in self.rows.items():
-            line = (
-                f"{remedy:<{width}} {interval(self.end(remedy))} {self.learned(remedy).mean():4.0%}"
-            )
-            line += f" {self.kept(remedy):4.0%} {interval(self.backward_transfer(remedy), '+')}"
-            line += "".join(f"{self.cost(remedy, what):7.2f}" for what in COSTS)
+            line = f"{remedy:<{width}}"
+            line += "".join(f"{self.cost(remedy, what):8.2f}" for what in COSTS)
             routed = [row["routed"] for row in rows if row["routed"] is not None]
-            lines.append(line + (f"{np.mean(routed):7.0%}" if routed else ""))
-        return "\n".join([*lines, NOTE])
+            lines.append(line + (f"{np.mean(routed):8.0%}" if routed else ""))
+        first, best = next(iter(self.rows)), self.best()
+        gain, low, high = (100 * value for value in self.end(best, minus=first))
+        said = f"{best} − {first}: {gain:+.1f} points, 95% interval [{low:+.1f}, {high:+.1f}]"
+        return "\n".join([*lines, NOTE, *([said] if best != first else [])])
 
 
 COSTS = "steps", "tokens", "seconds", "bytes"
-HEAD = " ".join(f"{what:>6}" for what in (*COSTS[:2], "secs", COSTS[3], "routed"))
 NOTE = "(95% bootstrap intervals over streams. Costs are ratios to the first row.)"
 
 
@@ -99,8 +108,8 @@ def plot_forgetting(forgetting, remedies=None):
     What it shows in words, for those who cannot see it, is `in_words`.
     """
     remedies = list(remedies or forgetting.rows)
-    width = 0.55 * forgetting.matrix(remedies[0]).shape[2] + 0.4
-    size = (width * len(remedies) + 1, width + 0.3)
+    width = 0.36 * forgetting.matrix(remedies[0]).shape[2] + 0.3
+    size = (width * len(remedies) + 0.9, width + 0.5)
     figure, axes = plt.subplots(1, len(remedies), figsize=size, layout="constrained", squeeze=False)
     for ax, remedy in zip(axes[0], remedies):
         image = heat_map(100 * forgetting.matrix(remedy).mean(0), ax)
@@ -118,8 +127,8 @@ def heat_map(percent, ax):
     image = ax.imshow(percent, cmap="cividis", vmin=0, vmax=100)
     for (row, column), value in np.ndenumerate(percent):
         if np.isfinite(value):
-            color = "white" if value < 50 else "black"
-            ax.text(column, row, f"{value:.0f}", ha="center", va="center", color=color, fontsize=9)
+            color = "white" if value < 50 else "#1c1c1c"
+            ax.text(column, row, f"{value:.0f}", ha="center", va="center", color=color, fontsize=8)
             if row == column + 1:  # just learned
                 ax.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec="white"))
     ticks = range(percent.shape[1])

@@ -57,17 +57,18 @@ def choose(name=None, device=None):
     if not name and (name := os.environ.get(VARIABLE)):
         reason = f"because the environment variable {VARIABLE} says so"
     elif not name:
-        name, reason = "bundled", f"because neither a name nor {VARIABLE} asks for another"
+        name, reason = "bundled", f"because {VARIABLE} names no other"
     return Choice(BUNDLED_MODEL if name == "bundled" else name, device, dtype, reason, why)
 
 
 def environment(name=None, device=None):
     """Versions, device and chosen model, each with the reason: three lines of text.
 
-    A fourth tells how to take Mistral-7B, where nobody chose a model and the GPU could carry it.
+    A fourth tells how to take Mistral-7B, and at what cost, where nobody chose a model and the GPU
+    could carry it. (Its minutes nobody has measured: `estimate_run` says them before a run.)
 
     >>> print(environment("bundled", "cpu").splitlines()[2])
-    Model: bundled, a Mistral of 1.0 M parameters, because it was asked for
+    Model: bundled, a Mistral of 1.0 M weights, because it was asked for
     """
     choice, memory = choose(name, device), 0
     packages = ("torch", "transformers", "peft", "bitsandbytes")
@@ -76,7 +77,7 @@ def environment(name=None, device=None):
         where = torch.cuda.get_device_name(choice.device)
         memory = torch.cuda.get_device_properties(choice.device).total_memory / 2**30
     bundled = choice.path == BUNDLED_MODEL
-    path = "bundled, a Mistral of 1.0 M parameters" if bundled else choice.path
+    path = "bundled, a Mistral of 1.0 M weights" if bundled else choice.path
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     dtype = str(choice.dtype).removeprefix("torch.")
     text = (
@@ -86,8 +87,9 @@ def environment(name=None, device=None):
     )
     if memory >= REAL_MODEL_GIB and not (name or os.environ.get(VARIABLE)):
         text += (
-            f"\nThis GPU's {memory:.1f} GiB could carry Mistral-7B (15 GB to download, 9 GiB at "
-            f"work): name {REAL_MODEL!r}, or set {VARIABLE} to it"
+            f"\nThis GPU's {memory:.1f} GiB could carry Mistral-7B (15 GB to download; 9 GiB at "
+            "work, computed; its minutes are estimated, from a pass, before a run begins): "
+            f"name {REAL_MODEL!r}, or set {VARIABLE} to it"
         )
     return text
 

@@ -8,13 +8,25 @@ import textwrap
 from pathlib import Path
 from string import Template
 
+from .forgetting import Forgetting, in_words, plot_forgetting
 from .memo import failing, write_whole
-from .record import BEFORE
-from .report import COLUMNS, draw, row, row_head
+from .report import COLUMNS, draw, row, row_head, save
+from .tasks import puzzles
 
 PAGE = Path(__file__).with_name("page.html")
 SHOWN = 3  # passages whose self-edits are shown, the first ones held out
 LINES = 4  # of a self-edit in a terminal
+WAYS, ROWS, WRITTEN = (  # notes below headings
+    f"<p class='note'>{said}</p>"
+    for said in (
+        "Accuracy is the mean over items; intervals are bootstraps over items.",
+        "reward: mean of all self-edits. passage only: after training without a self-edit. kept: "
+        "self-edits that the policy was finetuned on. loss: of that finetuning, first and last "
+        "step. Then, of passages, the share of each style.",
+        "The first held-out passages. A fork of the LoRA is trained on passage and self-edit, and "
+        "answers without seeing either.",
+    )
+)
 
 
 def wrapped(text, indent="", **options):
@@ -27,7 +39,7 @@ def wrapped(text, indent="", **options):
 
 def pairs(record):
     """Yield (passage, Trial before RL, Trial after) of the first passages held out."""
-    before, after = (record.tried.get(arm, ()) for arm in (BEFORE, record.last))
+    before, after = (record.tried.get(arm, ()) for arm in (record.first, record.last))
     yield from list(zip(record.test, before, after))[:SHOWN]
 
 
@@ -42,7 +54,9 @@ def in_terminal(record):
             said[LINES:] = [f"… and {len(said) - LINES} more lines"] if len(said) > LINES else []
             lines.append(wrapped("\n".join(said or ["(empty)"]), "    "))
         lines.append("")
-    if record.comparison:
+    if record.table:
+        lines.append(wrapped(f"{lead(record)}\n\n{record.table}"))
+    elif record.comparison:
         lines += [f"{len(record.test)} passages that no policy has seen, one self-edit each:"]
         lines += [str(record.comparison), "", *gains(record)]
     return "\n".join(lines)
@@ -50,7 +64,7 @@ def in_terminal(record):
 
 def gains(record):
     """Lines: the last policy's accuracy minus that of each rival, in points."""
-    if not record.last:
+    if record.table or not record.last:
         return
     yield f"{record.last} minus".ljust(38) + "points   95% interval, paired by passage"
     for arm in record.comparison.scores:
@@ -79,14 +93,26 @@ def page(record):
     return Template(PAGE.read_text("utf-8")).substitute(
         title=escaped(record.folder.resolve().name),
         lead=escaped(lead(record)),
-        figure=figure(record) if record.iterations else "",
-        arms=table(["arm", "accuracy", "95% interval"], arms(record)),
-        gains=escaped("\n".join(gains(record) if record.comparison else ())),
-        iterations=escaped("\n".join(rows(record))),
-        examples="\n".join(example(*pair, record.last) for pair in pairs(record)),
+        figure=figure(record),
+        parts="\n".join(parts(record)),
         settings=table(["setting", "value"], settings.items()),
         machine=table(["machine", "value"], record.machine.items()),
     )
+
+
+def parts(record):
+    """Yield what a page tells of a Record between its figure and its settings, as HTML."""
+    if record.comparison:
+        yield f"<h2>Ways to adapt, on the same held-out {noun(record)}</h2>{WAYS}"
+        yield table(["arm", "accuracy", "95% interval"], arms(record))
+    told = f"{record.table or ''}".removeprefix(f"{record.comparison}\n")
+    if told := wrapped(told) or "\n".join(gains(record)):
+        yield f"<pre class='table'>{escaped(told)}</pre>"
+    if record.iterations:
+        yield f"<h2>The iterations</h2>{ROWS}"
+        yield "<pre class='table'>" + escaped("\n".join(rows(record))) + "</pre>"
+    if told := [example(*pair, record.last) for pair in pairs(record)]:
+        yield from [f"<h2>What the policy learned to write</h2>{WRITTEN}", *told]
 
 
 def command_of(record):
@@ -97,15 +123,27 @@ def command_of(record):
     return shlex.join(["python", "-m", "sealkit", *sum(words, [])]) if given else "run_seal"
 
 
+def noun(record):
+    """What the items of a run are called."""
+    return "puzzles" if record.settings.get("task") == puzzles.__name__ else "passages"
+
+
 def lead(record):
-    """One sentence: what the run came to."""
-    done = f"{len(record.iterations)} iterations on {len(record.train)} passages"
-    if not (record.comparison and record.last and BEFORE in record.comparison.scores):
+    """What the run came to, in a sentence or two."""
+    if isinstance(record.table, Forgetting):
+        streams, _, length = record.table.matrix(record.table.best()).shape
+        told = in_words(record.table, shown(record))
+        return f"{streams} streams of {length} passages, learned in turn. {told}"
+    trained = len(record.iterations[0].trials) if record.iterations else len(record.train)
+    count = len(record.iterations)
+    done = f"{count} iteration{'s' * (count != 1)} on {trained} {noun(record)}"
+    if not (record.last and record.first):
         return f"{done}; its policies have not all been compared yet."
-    (before, *_), (after, *_) = map(record.comparison.accuracy, (BEFORE, record.last))
-    gain, low, high = (100 * x for x in record.comparison.difference(record.last, BEFORE))
+    (before, *_), (after, *_) = map(record.comparison.accuracy, (record.first, record.last))
+    gain, low, high = (100 * x for x in record.comparison.difference(record.last, record.first))
+    count = len(record.comparison.scores[record.last])
     return (
-        f"{done}: on {len(record.test)} passages that no policy has seen, accuracy went from "
+        f"{done}: on {count} {noun(record)} that no policy has seen, accuracy went from "
         f"{before:.1%} before RL to {after:.1%}, {gain:+.1f} points (95% interval [{low:+.1f}, "
         f"{high:+.1f}])."
     )
@@ -118,14 +156,32 @@ def arms(record):
         yield arm, f"{mean:.1%}", f"[{low:.1%}, {high:.1%}]"
 
 
+def shown(record):
+    """The remedies that are drawn and told first: none, and the best with one adapter."""
+    return list(dict.fromkeys([next(iter(record.table.rows)), record.table.best()]))
+
+
+def draw_record(record, path):
+    """Write a run's figure to a file, see `draw`; returns in words what it shows, None if nothing.
+
+    path: or an open file, which receives SVG.
+    """
+    if isinstance(record.table, Forgetting):
+        save(plot_forgetting(record.table, shown(record)), path)
+        return in_words(record.table, shown(record))
+    if record.iterations:
+        draw(record, record.comparison, path, noun(record))
+        return "Rewards of all self-edits by iteration, and accuracy of each arm; numbers below."
+
+
 def figure(record):
-    """The run's figure as SVG in the page's own ink."""
+    """The run's figure as SVG in the page's own ink, empty if there is none."""
     file = io.StringIO()
-    draw(record, record.comparison, file)
+    if not (told := draw_record(record, file)):
+        return ""
     svg = re.search(r"(?s)<svg.*</svg>", file.getvalue())[0].replace("#000000", "currentColor")
     svg = re.sub(r"(?s)<(metadata|style).*?</\1>|</?defs>(?=\s*$)", "", svg)
-    label = "Rewards of all self-edits by iteration, and accuracy of each arm; numbers below."
-    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escaped(told)}"', 1)
 
 
 def example(passage, before, after, last):

@@ -17,6 +17,8 @@ def write_picture(record, path):
 
     Its passage is the first one held out on which the last policy earned more than the first.
     """
+    if record.table:
+        raise RunError("--picture draws runs on passages: see this one's figure.png.")
     if not record.last or BEFORE not in record.tried:
         raise RunError(f"{str(record.folder)!r} has compared no policies yet: let the run end.")
     trials = list(zip(record.test, record.tried[BEFORE], record.tried[record.last]))

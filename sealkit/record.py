@@ -7,6 +7,8 @@ from itertools import count
 from pathlib import Path
 
 from .evaluation import Comparison
+from .few_shot import Table
+from .forgetting import Forgetting
 from .inner_loop import Trial
 from .memo import Journal, RunError, damaged, write_json
 from .outer_loop import Iteration
@@ -24,7 +26,7 @@ class Record:
     settings, machine: of run.json. command: the options it was last given, {} for `run_seal`'s.
     train, test: its passages. iterations: those that are finished. seconds: {iteration: float}.
     comparison: the arms that are finished, None before there is one. tried: {arm: a Trial for each
-    of `test`}, of the arms that train.
+    of `test`}, of the arms that train. table: the Forgetting of streams, or the Table of puzzles.
     """
 
     folder: Path
@@ -37,6 +39,7 @@ class Record:
     seconds: dict[int, float]
     comparison: Comparison | None
     tried: dict[str, list[Trial]]
+    table: object = None
 
     def styles(self, iteration):
         """{style: number of self-edits of an iteration}, or None where the task can't tell."""
@@ -45,9 +48,19 @@ class Record:
         return styles_of(iteration, self.train)
 
     @property
+    def first(self):
+        """The arm of the first policy, None before there is one."""
+        return next((arm for arm in self.arms if arm.endswith("before RL")), None)
+
+    @property
     def last(self):
         """The arm of the last policy, None before there is one."""
-        return next((arm for arm in reversed(self.tried) if arm.startswith("after")), None)
+        return next((arm for arm in reversed(self.arms) if arm.startswith("after")), None)
+
+    @property
+    def arms(self):
+        """The names of the arms that are finished."""
+        return list(self.comparison.scores) if self.comparison else []
 
 
 def styles_of(iteration, passages):
@@ -60,11 +73,11 @@ def styles_of(iteration, passages):
     return {style: found[style] for style in knowledge.OWN}
 
 
-def note_command(folder, command, train, test):
-    """Keep in a run's folder what only its command line knows: its options, and the passages."""
+def note_command(folder, command, **passages):
+    """Keep in a run's folder what only its command line knows: options, and passages by split."""
     write_json(folder / "command.json", command)
-    for split, passages in zip(SPLITS, (train, test)):
-        save_passages(folder / f"{split}.jsonl", passages)
+    for split, some in passages.items():
+        save_passages(folder / f"{split}.jsonl", some)
 
 
 def read_record(folder):
@@ -72,16 +85,18 @@ def read_record(folder):
     folder = Path(folder)
     if not (folder / "run.json").is_file():
         raise RunError(f"{str(folder)!r} holds no run: give a run's folder, such as runs/1.")
-    about, command = (read_json(folder / name) for name in ("run.json", "command.json"))
+    names = "run.json", "command.json", "results.json"
+    about, command, results = (read_json(folder / name) for name in names)
     files = [folder / f"{split}.jsonl" for split in SPLITS]
     train, test = (load_passages(path) if path.is_file() else [] for path in files)
     journal = Journal(folder)
-    tried, scores = arms_of(journal, len(test))
+    table = table_of(journal, results, about["settings"].get("k"))
+    tried, scores = arms_of(journal, len(test)) if table is None else ({}, {})
+    comparison = Comparison(scores) if scores else getattr(table, "comparison", None)
     seconds = {key[1]: value for key, value in journal.items() if key[0] == "seconds"}
     iterations = tuple(iterations_of(journal, [passage.title for passage in train]))
-    comparison = Comparison(scores) if scores else None
     parts = about["settings"], about["machine"], command, train, test, iterations
-    return Record(folder, *parts, seconds, comparison, tried)
+    return Record(folder, *parts, seconds, comparison, tried, table)
 
 
 def read_json(path):
@@ -102,7 +117,7 @@ def iterations_of(journal, names):
             return
         cells = sorted(key[2:] for key in journal if key[:2] == ("self-edit", t))
         n, k = (1 + max(cell[axis] for cell in cells) for axis in (0, 1))
-        trial = {(i, j): Trial(**journal["trial", t, i, j]) for i in range(n) for j in range(k)}
+        trial = {(i, j): trial_of(journal, t, i, j) for i in range(n) for j in range(k)}
         done = journal["policy", t]
         yield Iteration(
             number=t,
@@ -114,6 +129,25 @@ def iterations_of(journal, names):
             losses=tuple(done["losses"]),
             policy=done["weights"],
         )
+
+
+def table_of(journal, results, count):
+    """The Table of a run on puzzles that is over, the Forgetting of `count` streams, or None."""
+    if "fixed" in results:
+        scores = {arm: tuple(values) for arm, values in results["accuracy"].items()}
+        return Table(Comparison(scores), results["invalid"], results["fixed"])
+    rows, start = {}, "stream, "
+    for key, row in journal.items():
+        if key[0] == "arm" and key[1].startswith(start):
+            rows.setdefault(key[1].removeprefix(start), {})[key[3]] = row
+    done = {name: [own[i] for i in range(count)] for name, own in rows.items() if len(own) == count}
+    return Forgetting(done) if done else None
+
+
+def trial_of(journal, t, i, j):
+    """The Trial of a self-edit; of one that nothing could be trained on, only the text is noted."""
+    untried = Trial(journal["self-edit", t, i, j], 0.0, [], [], 0, "not trained on")
+    return Trial(**journal["trial", t, i, j]) if ("trial", t, i, j) in journal else untried
 
 
 def arms_of(journal, count):

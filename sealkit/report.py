@@ -19,7 +19,7 @@ COLUMNS = 80  # of a terminal
 LEVELS = 12  # of reward that are drawn each by itself
 
 
-def plot_comparison(comparison, ax=None):
+def plot_comparison(comparison, ax=None, items="passages"):
     """Accuracy of each arm of a Comparison in percent, with its 95% interval; arms with self-edits
     of the policy in blue."""
     height = 0.45 * len(comparison.scores) + 1.2
@@ -32,9 +32,9 @@ def plot_comparison(comparison, ax=None):
         ax.text(min(high, 100) + 1.5, row, f"{middle:.0f}%", va="center")
     count = len(next(iter(comparison.scores.values())))
     ax.set(yticks=range(len(comparison.scores)), yticklabels=comparison.scores, xlim=(0, 116))
-    ax.set(xlabel="accuracy, % of questions (95% interval over passages)")
+    ax.set(xlabel=f"accuracy, % of questions (95% interval over {items})")
     ax.invert_yaxis()
-    ax.set_title(f"{count} passages the policy was not trained on", fontsize="medium")
+    ax.set_title(f"{count} {items} the policy was not trained on", fontsize="medium")
     return ax
 
 
@@ -110,21 +110,28 @@ def describe(figure, text):
     return Described(file.getvalue(), text)
 
 
-def draw(history, comparison, path):
-    """The figure of a run in a file: rewards in training, arms on held-out passages if there are.
+def draw(history, comparison, path, items="passages"):
+    """The figure of a run in a file: rewards in training, arms on held-out items if there are.
 
-    path: or an open file. Black lines and letters, on no ground: a page may turn them white.
+    path: or an open file. items: what they are called. Black lines and letters, on no ground: a
+    page may turn them white.
     """
-    width, kind = (2, 3)[: 1 + (comparison is not None)], getattr(path, "suffix", ".svg")[1:]
+    width = (2, 3)[: 1 + (comparison is not None)]
+    figure = plt.figure(figsize=(4 + 6 * (len(width) - 1), 4.2), layout="constrained")
+    axes = figure.subplots(1, len(width), width_ratios=width, squeeze=False)[0]
+    plot_rewards(history, axes[0]).set_title(f"training {items}", fontsize="medium")
+    if comparison is not None:
+        plot_comparison(comparison, axes[1], items)
+    save(figure, path)
+
+
+def save(figure, path):
+    """Close a figure and write it to a file: PNG on white; else, also to an open file, SVG."""
+    svg = getattr(path, "suffix", ".svg") == ".svg"
+    how = {"transparent": True, "metadata": {"Date": None}} if svg else {"dpi": 120}
     with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sealkit"}):
-        figure = plt.figure(figsize=(4 + 6 * (len(width) - 1), 4.2), layout="constrained")
-        axes = figure.subplots(1, len(width), width_ratios=width, squeeze=False)[0]
-        plot_rewards(history, axes[0]).set_title("training passages", fontsize="medium")
-        if comparison is not None:
-            plot_comparison(comparison, axes[1])
-        svg = {"transparent": True, "metadata": {"Date": None}} if kind == "svg" else {"dpi": 120}
-        figure.savefig(path, format=kind, **svg)
-        plt.close(figure)
+        figure.savefig(path, format="svg" if svg else "png", **how)
+    plt.close(figure)
 
 
 def row_head(styles=()):

@@ -1,39 +1,49 @@
-"""Talk to a run's policy: it studies a passage, as in a trial, and is asked without seeing it."""
+"""Talk to a run's policy about a passage that it has learned, without showing it."""
 
 import sys
 
+import peft
+
 from .api import recipe_of
+from .continual import draw_streams
+from .forgetting import Forgetting
 from .inner_loop import answer, ask, sft
 from .loading import load_quantized
 from .lora import fork
-from .memo import RunError
+from .memo import ADAPTER, RunError, damaged
 from .outer_loop import fingerprint, write_self_edits
 from .page import wrapped
 from .policy import Policy, attach_policy
-from .tasks import knowledge
+from .tasks import knowledge, puzzles
 from .tasks.passages import Passage, Question
 
 
 def talk(record, number=1):
-    """Adapt the last policy of a Record to its held-out passage `number`, and answer questions.
+    """Ask the policy of a Record that has learned its held-out passage `number`, without seeing it.
 
-    They are read from stdin up to an empty line; each is also answered without the adaptation.
-    Raises RunError for a run without a policy or such a passage, or of another model.
+    Of streams, it has learned all of the first one for good, and the passage is one of those. Else
+    the last policy learns it now, as in a trial. Questions are read from stdin up to an empty line;
+    each is also answered without what was learned. Raises RunError for a run without a policy or
+    such a passage, or of another model.
     """
-    if not (record.iterations and record.test):
-        raise RunError(f"{str(record.folder)!r} holds no finished iteration of the command line.")
-    if number > len(record.test):
-        raise RunError(f"--passage {number}: there are {len(record.test)} held out.")
-    policy, passage = policy_of(record), record.test[number - 1]
-    seed = record.settings["seed"], "compare"
-    (edit,) = write_self_edits(policy, knowledge, [(passage, 0)], seed)
-    adapters = fork(policy.model, 1)
-    (losses,), _ = sft(policy, adapters, [knowledge.lesson(passage, edit, policy.recipe)])
-    print(wrapped(f"Held out, {number} of {len(record.test)}: {passage.title}"))
+    folder, remembers = repr(str(record.folder)), isinstance(record.table, Forgetting)
+    if record.settings.get("task") == puzzles.__name__:
+        raise RunError(f"{folder} holds a run on puzzles: only what read passages can be asked.")
+    if not (record.test and (record.iterations or remembers)):
+        raise RunError(f"{folder} holds no finished iteration of the command line.")
+    items = learned(record) if remembers else record.test
+    if number > len(items):
+        where = "in the first stream" if remembers else "held out"
+        raise RunError(f"--passage {number}: there are {len(items)} {where}.")
+    policy, passage = policy_of(record), items[number - 1]
+    which = "Learned for good" if remembers else "Held out"
+    print(wrapped(f"{which}, {number} of {len(items)}: {passage.title}"))
     print(wrapped(passage.text, "    "))
-    print(f"Of it the policy after iteration {len(record.iterations)} wrote:")
-    print(wrapped(edit or "(nothing)", "    "))
-    print(f"and was finetuned on both, loss {losses[0]:.2f} → {losses[-1]:.2f}. Its exam would be:")
+    if remembers:
+        adapters = memory(policy, record.folder / "memory")
+    else:
+        adapters = trial(policy, passage, record)
+    print("Its exam would be:")
     print(wrapped("\n".join(question.question for question in passage.questions), "    "))
     print("Ask it, without the passage; an empty line ends.")
     for question in asked():
@@ -43,15 +53,45 @@ def talk(record, number=1):
         print(wrapped(f"adapted: {adapted}\nwithout: {before}", "    "), flush=True)
 
 
+def trial(policy, passage, record):
+    """The adapter of a policy after SFT on a passage and the self-edit that it writes, printed."""
+    seed = record.settings["seed"], "compare"
+    (edit,) = write_self_edits(policy, knowledge, [(passage, 0)], seed)
+    adapters = fork(policy.model, 1)
+    (losses,), _ = sft(policy, adapters, [knowledge.lesson(passage, edit, policy.recipe)])
+    print(f"Of it the policy after iteration {len(record.iterations)} wrote:")
+    print(wrapped(edit or "(nothing)", "    "))
+    print(f"and was finetuned on both, loss {losses[0]:.2f} → {losses[-1]:.2f}.")
+    return adapters
+
+
+def learned(record):
+    """The passages of the first stream, which a run's `memory/` has learned."""
+    streams, _, length = record.table.matrix(record.table.best()).shape
+    return draw_streams(record.test, streams, length, record.settings["seed"])[0]
+
+
+def memory(policy, folder):
+    """The adapter that a stream left in a folder; the policy stays as it is."""
+    if not (folder / ADAPTER).is_file():
+        raise damaged(folder / ADAPTER, "it is gone")
+    start = policy.weights()
+    policy.load(peft.load_peft_weights(folder, device=str(policy.model.device)))
+    adapters = fork(policy.model, 1)
+    policy.load(start)
+    return adapters
+
+
 def policy_of(record):
-    """The Policy of a Record's last iteration, on the model that it was trained on."""
+    """The Policy of a Record's last iteration, or a new one, on the model it was trained on."""
     model, tokenizer = load_quantized(record.command["model"])
     base = fingerprint(model.parameters())
     if base != record.settings["model"]:
         raise RunError(f"{str(record.folder)!r} was made on other weights than these of its model.")
     recipe = recipe_of(model, tokenizer)
     policy = Policy(attach_policy(model, recipe), tokenizer, recipe)
-    policy.load(record.iterations[-1].policy)
+    if record.iterations:
+        policy.load(record.iterations[-1].policy)
     return policy
 
 

@@ -13,11 +13,22 @@ import sealkit
 
 os.environ["SEALKIT_MODEL"] = "bundled"  # also on a machine whose GPU could carry more
 os.environ.pop("SEALKIT_DATA", None)
+LONGEST = [  # half a minute and more each, alone on a core
+    "test_memo",
+    "test_notebooks_real",
+    "test_assignments",
+    "05_evaluation",
+    "04_restem_outer_loop",
+    "07_continual_learning",
+    "03_qlora_inner_loop",
+]
 PAPER = Path(__file__).parents[2] / "shared" / "paper"
 
 
 def pytest_collection_modifyitems(items):
-    """Tests marked `gpu` say why they are skipped where there is no GPU."""
+    """The longest files first; tests marked `gpu` say why they are skipped where there is none."""
+    names = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: names.get(item.path.stem, len(names)))
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             reason = "needs a CUDA GPU, and torch sees none on this machine"

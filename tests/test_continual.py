@@ -1,6 +1,8 @@
 """Continual learning: streams side by side, remedies, routers, the matrix, memory that lasts."""
 
+import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -324,7 +326,16 @@ def test_what_a_stream_taught_outlives_the_process(tmp_path, monkeypatch, capsys
     for part in ("2 streams of 3 passages", "never adapted", "replay of all − none", "s in all"):
         assert part in told
     names = {path.name for path in (tmp_path / "r").iterdir()}
-    assert names == {".lock", "run.json", "journal.jsonl", "results.json", "figure.png", "memory"}
+    assert names == {".lock", "memory", "command.json", "figure.png", "journal.jsonl"} | {
+        "report.html",
+        "results.json",
+        "run.json",
+        "test.jsonl",
+    }
+    assert not main(["show", str(tmp_path / "r")])
+    shown = capsys.readouterr().out
+    assert "--task stream --streams 2 --held-out 3" in " ".join(shown.split())
+    assert shown[shown.index("2 streams") :].rpartition("\nOpen ")[0] in told
     rows = json.loads((tmp_path / "r" / "results.json").read_text())["replay of all"]
     stream = draw_streams(sealkit.load_passages("bundled", "test", 3), 2, 3)[0]
     code = (
@@ -341,6 +352,12 @@ def test_what_a_stream_taught_outlives_the_process(tmp_path, monkeypatch, capsys
     said, rewards = iter(done.stdout.splitlines()), []
     for passage in stream:
         rewards.append(knowledge.reward(passage, [next(said) for _ in passage.questions]))
+    monkeypatch.setattr(
+        "sys.stdin", io.StringIO("\n".join(q.question for q in stream[0].questions))
+    )
+    assert not main(["ask", str(tmp_path / "r")])
+    told = re.findall("adapted: (.*)", capsys.readouterr().out)
+    assert knowledge.reward(stream[0], told) == pytest.approx(rewards[0], abs=0.17)
     assert rewards == pytest.approx(rows[0]["accuracy"][-1], abs=0.17)
     assert np.mean(rewards) > np.mean(rows[0]["accuracy"][0]) + 0.2
 

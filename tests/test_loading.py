@@ -146,6 +146,7 @@ def test_the_bundled_model_is_the_default_and_a_larger_gpu_is_told_of_mistral(
     assert len(told) == (4 if gib and gib >= 14 else 3)
     if len(told) == 4:
         assert f"{gib:.1f} GiB could carry Mistral-7B" in told[3] and "SEALKIT_MODEL" in told[3]
+        assert all(part in told[3] for part in ("15 GB", "9 GiB", "minutes are estimated"))
         assert len(sealkit.environment("bundled").split("\n")) == 3
 
 

@@ -69,7 +69,8 @@ def test_a_past_run_is_shown_without_a_model(small, capsys, monkeypatch):
     monkeypatch.setattr("sealkit.__main__.load_quantized", None)
     assert not main(["show", str(output)])
     shown = capsys.readouterr().out
-    start = done.stdout.index("iter  reward")
+    assert " ".join(shown.split()).startswith(f"{output}: python -m sealkit --model bundled")
+    shown, start = shown[shown.index("iter  reward") :], done.stdout.index("iter  reward")
     assert done.stdout[start:].startswith(shown.rpartition("\nOpen ")[0].replace("\n\n\n", "\n\n"))
     assert {path: path.read_bytes() for path in output.glob("*.*")} == files
 

@@ -1,5 +1,6 @@
 """The page of a run: one file that needs nothing beside it, safe whatever a model wrote."""
 
+import json
 import re
 from base64 import b64decode
 from dataclasses import replace
@@ -10,13 +11,15 @@ from xml.etree import ElementTree
 import pytest
 from matplotlib import pyplot
 from matplotlib.container import BarContainer
+from peft import LoraConfig
 
-from sealkit import Comparison, Iteration, Passage, Question, RunError, Trial
+from sealkit import Comparison, Iteration, Journal, Passage, Question, RunError, Trial
 from sealkit.page import command_of, in_terminal, page, rows, wrapped, write_page
 from sealkit.picture import LOOP, write_picture
-from sealkit.record import BEFORE, Record, read_record
+from sealkit.record import BEFORE, Record, note_command, read_record
 from sealkit.report import PALETTE, describe, interval, plot_rewards, row, row_head
-from sealkit.tasks import knowledge
+from sealkit.talk import learned, talk
+from sealkit.tasks import knowledge, puzzles
 
 NASTY = "</pre><script src='http://x.y/z.js'>1</script>\x00\x1b[31m\ud800\uffff ✓ ${title} & $lead"
 DRAWINGS = Path(__file__).parents[1] / "notebooks" / "images"
@@ -88,13 +91,70 @@ def test_the_page_is_whole_and_fetches_nothing(text, iterations, tmp_path):
     parser.close()
     assert not parser.open and "\x00" not in source and "\x1b" not in source
     assert ("svg" in parser.seen) == (iterations > 0)
-    assert source.count("What the policy learned to write") == 1
+    assert source.count("What the policy learned to write") == (iterations > 0)
     assert "url(" not in source.replace("url(#", "") and "@import" not in source
     assert "prefers-color-scheme: dark" in source and "default-src 'none'" in source
     if iterations:
         assert parser.text.count("before RL: reward") == 3
         for part in ("points", "seed", "torch", f"after iteration {iterations}"):
             assert part in parser.text
+
+
+STREAM = {"accuracy": [[0.0, 0.0], [0.8, 0.1], [0.4, 0.6]], "routed": None, "steps": 9}
+STREAM |= {"tokens": 90, "seconds": 1.0, "bytes": 8}
+BETTER = STREAM | {"accuracy": [[0.0, 0.0], [0.8, 0.1], [0.8, 0.6]]}
+
+
+def test_a_past_run_of_streams_tells_its_matrices(tmp_path):
+    """Also when not all remedies are done: those that are."""
+    (tmp_path / "run.json").write_text('{"settings": {"k": 2, "seed": 5}, "machine": {}}')
+    journal = Journal(tmp_path)
+    arms = {"none": [STREAM] * 2, "replay": [BETTER] * 2, "gate": [STREAM]}
+    for name, rows_of in arms.items():
+        journal.update({("arm", f"stream, {name}", "3, x", i): r for i, r in enumerate(rows_of)})
+    record = read_record(tmp_path)
+    told = in_terminal(record)
+    for part in ("2 streams of 2 passages", "70% at the end", "replay − none: +20.0 points"):
+        assert part in told
+    assert "gate" not in told and max(map(len, told.splitlines())) <= 80
+    source = page(record)
+    parser = Strict()
+    parser.feed(source.replace("data:image/png", "data:,"))
+    assert not parser.open and source.count("<svg") == 1 and "The iterations" not in source
+    assert "70% at the end" in source.split("aria-label")[1] and "never adapted" in parser.text
+    with pytest.raises(RunError, match="--picture draws runs on passages"):
+        write_picture(record, tmp_path / "loop.svg")
+    with pytest.raises(RunError, match="holds no finished iteration of the command line"):
+        talk(record)
+    passages = {"test": [Passage(name, "It is.", (Question("Is it?", ("yes",)),)) for name in "ab"]}
+    note_command(tmp_path, {"model": "bundled", "seed": 5}, **passages)
+    assert sorted(passage.title for passage in learned(read_record(tmp_path))) == ["a", "b"]
+    with pytest.raises(RunError, match="--passage 3: there are 2 in the first stream"):
+        talk(read_record(tmp_path), 3)
+
+
+def test_a_past_run_on_puzzles_tells_its_table(tmp_path):
+    settings = {"task": puzzles.__name__, "k": 1}
+    (tmp_path / "run.json").write_text(json.dumps({"settings": settings, "machine": {}}))
+    journal = Journal(tmp_path, LoraConfig())
+    journal.update({("before", 1, 0): 0.0, ("self-edit", 1, 0, 0): "no recipe"})
+    alone = Trial("", 0.5, ["1"], [2.0, 1.0], 9)
+    journal.update({("trial", 1, 0, None): vars(alone)})
+    journal.update({("policy", 1): {"losses": [], "weights": {}, "kept": []}})
+    scores = {"before RL": [0.0, 0.5], "after iteration 1": [0.5, 1.0], "best fixed recipe": [1, 1]}
+    invalid = {"before RL": 0.5, "after iteration 1": 0.0}
+    found = {"accuracy": scores, "invalid": invalid, "fixed": "{}"}
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    record = read_record(tmp_path)
+    ((trial,),) = record.iterations[0].trials
+    assert trial.reason and trial.self_edit == "no recipe", "one that was not tried earns nothing"
+    told = " ".join(in_terminal(record).split())
+    for part in ("on 2 puzzles that no policy has seen", "25.0% before RL to 75.0%", "RL: 50%"):
+        assert part in told
+    source = page(record)
+    assert "Best fixed recipe" in source and "held-out puzzles" in source and "<svg" in source
+    with pytest.raises(RunError, match="only what read passages can be asked"):
+        talk(record)
 
 
 def test_the_page_names_the_command_that_made_the_run():

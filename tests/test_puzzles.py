@@ -500,5 +500,8 @@ def test_the_command_runs_puzzles_and_leaves_its_record(tmp_path, capsys, monkey
         assert part in told
     found = json.loads((tmp_path / "run" / "results.json").read_text())
     assert "after iteration 1" in found["accuracy"] and found["fixed"] in few_shot.GRID
+    assert not main(["show", output[1]])
+    shown = capsys.readouterr().out
+    assert "after iteration 1 − best fixed recipe" in shown and "--task puzzles" in shown
     assert main(["--task", "puzzles", "--passages", "3", *sizes[2:], *output]) == 2
     assert "other settings" in capsys.readouterr().err
