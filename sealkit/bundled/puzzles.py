@@ -37,9 +37,9 @@ def halves(rule):
     return lambda row: rule(row[: CELLS // 2]) + rule(row[CELLS // 2 :])
 
 
-def kept(places):
-    """The rule that leaves some places as they are, and the others black."""
-    return lambda row: [colour if i in places else 0 for i, colour in enumerate(row)]
+def taken(*places):
+    """The rule that takes each cell from one of these places; None leaves it black."""
+    return lambda row: [0 if place is None else row[place] for place in places]
 
 
 def fixed(function):
@@ -76,17 +76,19 @@ MOVES = {  # families of rules of places
         "drag left 2": move(-2, None),
     },
     "train": {
-        "halves right 1": halves(move(1, 0)),
-        "drag right 3": move(3, None),
         "right 3": move(3, 0),
-        "odd places": kept(range(1, 6, 2)),
-        "right half": kept(range(3, 6)),
+        "drag right 3": move(3, None),
+        "halves left 1": halves(move(-1, 0)),
+        "left half": taken(0, 1, 2, None, None, None),
+        "left half twice": taken(0, 1, 2, 0, 1, 2),
+        "odd places": taken(None, 1, None, 3, None, 5),
+        "part 1": taken(1, 2, 2, 3, 3, 4),
     },
     "validation": {
-        "inside": kept(range(1, 5)),
-        "left half": kept(range(3)),
-        "even places": kept(range(0, 6, 2)),
-        "halves left 1": halves(move(-1, 0)),
+        "halves right 1": halves(move(1, 0)),
+        "right half twice": taken(3, 4, 5, 3, 4, 5),
+        "even places": taken(0, None, 2, None, 4, None),
+        "inside": taken(None, 1, 2, 3, 4, None),
     },
     "test": {
         "right 2": move(2, 0),
