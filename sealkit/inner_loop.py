@@ -234,10 +234,10 @@ def collate(packed, pad_token_id, device):
 
 def row_losses(model, inputs, labels):
     """Mean cross-entropy per labelled token of each row, in nats: (k,)."""
-    logits, labels = model(**inputs, use_cache=False).logits[:, :-1].float(), labels[:, 1:]
-    flat, targets = logits.flatten(0, 1), labels.flatten()
-    losses = cross_entropy(flat, targets, ignore_index=-100, reduction="none").view_as(labels)
-    return losses.sum(1) / (labels != -100).sum(1).clamp(min=1)
+    logits = model(**inputs, use_cache=False).logits.float().flatten(0, 1)
+    after = labels.roll(-1, 1)  # of the token that follows; a row's first token has none
+    losses = cross_entropy(logits, after.flatten(), ignore_index=-100, reduction="none")
+    return losses.view_as(labels)[:, :-1].sum(1) / (labels[:, 1:] != -100).sum(1).clamp(min=1)
 
 
 def ask(policy, adapters, questions):

@@ -16,7 +16,8 @@ from uuid import uuid4
 import filelock
 import torch
 from accelerate import PartialState
-from accelerate.utils import find_executable_batch_size, gather_object
+from accelerate.utils import gather_object
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from tqdm.auto import tqdm
@@ -55,25 +56,23 @@ def remembered(memo, keys, compute, width, title=None):
     mine = missing[state.process_index :: state.num_processes]
     width = max(map(len, mine), default=1)  # what is tried, where fewer are left than are allowed
 
-    def halve():
-        nonlocal width
-        if width == 1:
-            raise  # the error for which accelerate calls this
-        width, before = -(-width // 2), width
-        tqdm.write(f"Memory ran out with {before} side by side: going on with {width}.")
-        return width
+    def halved(error):
+        if width == 1 or not should_reduce_batch_size(error):
+            raise error
+        clear_device_cache(garbage_collection=True)
+        half = -(-width // 2)
+        tqdm.write(f"Memory ran out with {width} side by side: going on with {half}.")
+        return half
 
-    @find_executable_batch_size(starting_batch_size=width, reduce_batch_size_fn=halve)
-    def work(at_a_time):
-        for part in tqdm(mine, title, leave=False, disable=hidden() if title else True):
-            values = [memo[key] for key in part] if memo.keys() >= set(part) else []
-            while len(values) < len(part):
-                values += compute(part[len(values) :][:at_a_time])
-            if new := {k: v for k, v in zip(part, values, strict=True) if k not in memo}:
-                memo.update(new)  # what is known stays, so that what was made of it stays true
-
-    if mine:
-        work()
+    for part in tqdm(mine, title, leave=False, disable=hidden() if title else True):
+        values = [memo[key] for key in part] if memo.keys() >= set(part) else []
+        while len(values) < len(part):
+            try:
+                values += compute(part[len(values) :][:width])
+            except RuntimeError as error:
+                width = halved(error)
+        if new := {k: v for k, v in zip(part, values, strict=True) if k not in memo}:
+            memo.update(new)  # what is known stays, so that what was made of it stays true
     if missing and state.num_processes > 1:
         for rows in gather_object([{key: memo[key] for part in mine for key in part}]):
             dict.update(memo, rows)
