@@ -15,7 +15,7 @@ from huggingface_hub import constants as hub_constants
 from huggingface_hub import errors as hub_errors
 
 import sealkit
-from sealkit import checks, loading
+from sealkit import checks, few_shot, loading
 from sealkit.checks import is_linear
 from sealkit.inner_loop import collate, pack, row_losses
 from sealkit.loading import BUNDLED_MODEL, choose, keep_trainable_on_cpu, weight_bytes
@@ -157,6 +157,25 @@ def test_argument_beats_variable_beats_the_bundled_model(gpu, monkeypatch):
     assert "Qwen/Qwen2.5-0.5B" in told and "SEALKIT_MODEL says so" in told and "Mistral" not in told
     assert choose("some/model").path == "some/model"
     assert "because it was asked for" in sealkit.environment("some/model")
+
+
+def test_one_thread_for_a_small_model_unless_the_user_chose(monkeypatch):
+    own = torch.get_num_threads()
+    monkeypatch.setattr(loading, "THREADS", 3)
+    try:
+        monkeypatch.setenv("OMP_NUM_THREADS", str(own))  # also what torchrun and accelerate set
+        torch.set_num_threads(2)
+        sealkit.load_quantized("bundled", "cpu")
+        assert torch.get_num_threads() == 2
+        assert "threads: 2, because OMP_NUM_THREADS says so" in sealkit.environment(device="cpu")
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        said = "CPU, threads: 1, since a second gains so small a model little;"
+        assert said in sealkit.environment("bundled", "cpu")
+        sealkit.load_quantized("bundled", "cpu")
+        assert torch.get_num_threads() == 1 and choose(str(few_shot.MODEL), "cpu").threads == 1
+        assert "threads: 3, all that torch takes;" in sealkit.environment("some/model", "cpu")
+    finally:
+        torch.set_num_threads(own)
 
 
 def response(status):
