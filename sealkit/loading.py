@@ -48,7 +48,8 @@ def choose(name=None, device=None):
     On a CPU a second thread gains a bundled model little, and where others want the cores both
     wait for each other (`tests/benchmarks/load.py`).
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # each process of torchrun has its own
+    device = torch.device(device or (gpu if torch.cuda.is_available() else "cpu"))
     dtype, why = torch.float32, "which is exact and fast enough on a CPU"
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)

@@ -178,6 +178,13 @@ def test_one_thread_for_a_small_model_unless_the_user_chose(monkeypatch):
         torch.set_num_threads(own)
 
 
+def test_each_process_of_torchrun_has_its_own_gpu(gpu, monkeypatch):
+    gpu(80, (9, 0))
+    assert choose().device == torch.device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose().device == torch.device("cuda:1") and choose(device="cpu").device.type == "cpu"
+
+
 def response(status):
     """A real HTTP response of the kind that the hub's client attaches to its errors."""
     httpx = sys.modules[hub_errors.HTTPError.__module__.split(".")[0]]
