@@ -14,6 +14,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from .checks import check_length
+from .loading import unpacked
 from .lora import chosen, fork, side_by_side
 from .memo import remembered
 from .policy import encode
@@ -131,7 +132,8 @@ def sft(policy, adapters, lessons, penalty=None):
     diverged = torch.zeros_like(scale, dtype=torch.bool)
     parts = [lambda: row_losses(policy.model, inputs, labels)]
     parts += [lambda: penalty(adapters)] if penalty else []
-    with side_by_side(policy.model, adapters), checkpointed(policy), torch.enable_grad():
+    model = policy.model
+    with unpacked(model), side_by_side(model, adapters), checkpointed(policy), torch.enable_grad():
         for _ in range(lessons[0].steps):
             loss = descend(optimizer, scale, parts, diverged)
             losses.append(loss.masked_fill(diverged, torch.nan))

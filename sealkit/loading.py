@@ -3,13 +3,18 @@
 import os
 import platform
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from socket import gaierror
 
 import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
 from huggingface_hub import constants, errors, model_info
+from torch.nn.functional import linear
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -25,6 +30,7 @@ BUNDLED_MODEL = Path(__file__).parent / "bundled" / "model"
 REAL_MODEL = "mistralai/Mistral-7B-v0.1"
 REAL_MODEL_GIB = 14  # of GPU memory from which `environment` offers REAL_MODEL: a T4 has 14.7
 VARIABLE = "SEALKIT_MODEL"
+SMALL = 100e6  # weights of a model that `unpacked` unpacks: 0.4 GB
 THREADS = torch.get_num_threads()  # as many as torch takes by itself
 
 
@@ -186,6 +192,25 @@ def keep_trainable_on_cpu(model):
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+@contextmanager
+def unpacked(model):
+    """Within this context a small model's 4-bit weights are unpacked once, not for each product.
+
+    On a CPU, with up to SMALL weights: a tenth faster to the same bits, for 4 bytes a weight.
+    """
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    if model.device.type != "cpu" or sum(m.in_features * m.out_features for m in layers) > SMALL:
+        layers = []
+    for layer in layers:
+        weight = dequantize_4bit(layer.weight, layer.weight.quant_state).to(model.dtype)
+        layer.forward = partial(linear, weight=weight, bias=layer.bias)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
 
 
 def explain(error, choice):

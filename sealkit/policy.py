@@ -15,6 +15,7 @@ from peft import LoraConfig, PeftModel
 from transformers import LogitsProcessor, StopStringCriteria, TemperatureLogitsWarper
 
 from .checks import check_length
+from .loading import unpacked
 
 
 def best(rewards, alone):
@@ -104,16 +105,17 @@ class Policy:
         ids, mask = (batch[name].to(model.device) for name in ("input_ids", "attention_mask"))
         start = ids.shape[1]
         check_length(model, start + max_new_tokens)
-        output = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            logits_processor=sampling,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            stopping_criteria=[ends_at(tokenizer, tuple(stops))] if stops else [],
-        )
+        with unpacked(model):
+            output = model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                logits_processor=sampling,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+                stopping_criteria=[ends_at(tokenizer, tuple(stops))] if stops else [],
+            )
         stop = re.compile("|".join(map(re.escape, stops)) or r"\Z")
         texts = tokenizer.batch_decode(output[:, start:], skip_special_tokens=True)
         return [stop.split(text)[0].strip() for text in texts]

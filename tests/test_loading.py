@@ -18,7 +18,7 @@ import sealkit
 from sealkit import checks, few_shot, loading
 from sealkit.checks import is_linear
 from sealkit.inner_loop import collate, pack, row_losses
-from sealkit.loading import BUNDLED_MODEL, choose, keep_trainable_on_cpu, weight_bytes
+from sealkit.loading import BUNDLED_MODEL, choose, keep_trainable_on_cpu, unpacked, weight_bytes
 from sealkit.lora import lora_layers
 from sealkit.policy import attach_policy
 
@@ -57,8 +57,9 @@ def gradients(policy, tokenizer):
 
 
 def test_lora_gradients_after_generate_equal_those_before_in_every_layer(
-    model_and_tokenizer, validation
+    model_and_tokenizer, validation, monkeypatch
 ):
+    monkeypatch.setattr(loading, "SMALL", 0)  # through bitsandbytes, as of a large model
     model, tokenizer = model_and_tokenizer
     policy = attach_policy(model)
     before = gradients(policy, tokenizer)
@@ -70,11 +71,14 @@ def test_lora_gradients_after_generate_equal_those_before_in_every_layer(
         assert torch.equal(before[name], after[name]), name
 
 
-def test_without_the_switch_bitsandbytes_would_cut_the_gradients(model_and_tokenizer, validation):
+def test_without_the_switch_bitsandbytes_would_cut_the_gradients(
+    model_and_tokenizer, validation, monkeypatch
+):
     """Shows that the test above can fail: the trap is still there in this version of
     bitsandbytes."""
     if not bnb.functional.has_avx512bf16():
         pytest.skip("this processor has no AVX512-BF16, so bitsandbytes never repacks")
+    monkeypatch.setattr(loading, "SMALL", 0)
     model, tokenizer = model_and_tokenizer
     policy = attach_policy(model)
     for module in policy.modules():
@@ -85,6 +89,28 @@ def test_without_the_switch_bitsandbytes_would_cut_the_gradients(model_and_token
     keep_trainable_on_cpu(policy)
     after = gradients(policy, tokenizer)
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_unpacked_once_gives_the_same_bits_and_is_packed_again(model_and_tokenizer, monkeypatch):
+    model, tokenizer = model_and_tokenizer
+    policy = attach_policy(model)
+    layers = [module for module in policy.modules() if isinstance(module, bnb.nn.Linear4bit)]
+    ids = tokenizer("What is near?", return_tensors="pt")["input_ids"]
+    packed = gradients(policy, tokenizer)
+    with torch.no_grad():
+        expected = policy(ids).logits
+        for small, unpacks in ((loading.SMALL, True), (1, False)):
+            monkeypatch.setattr(loading, "SMALL", small)
+            with pytest.raises(KeyError), unpacked(policy):
+                assert all(("forward" in vars(layer)) == unpacks for layer in layers)
+                assert torch.equal(policy(ids).logits, expected)
+                raise KeyError
+            assert not any("forward" in vars(layer) for layer in layers)
+            assert all(layer.weight.dtype == torch.uint8 for layer in layers)
+    monkeypatch.undo()
+    with unpacked(policy):
+        again = gradients(policy, tokenizer)
+    assert all(torch.equal(again[name], packed[name]) for name in packed)
 
 
 def test_unknown_model_is_one_clear_sentence(tmp_path):
