@@ -16,7 +16,7 @@ from . import can_read, compare, environment, estimate_run, few_shot, load_passa
 from .api import recipe_of
 from .continual import draw_streams, study
 from .loading import VARIABLE, weight_bytes
-from .memo import RunError, failing, write_json, write_whole
+from .memo import RunError, failing, processes, shared, write_json, write_whole
 from .outer_loop import memo_of, seal
 from .page import command_of, draw_record, in_terminal, rows, wrapped, write_page
 from .picture import write_picture
@@ -74,6 +74,8 @@ def main(words=None):
     """The command line; returns the exit status: 2 and one sentence on stderr for bad input."""
     matplotlib.use("Agg")
     args, status = arguments(words), 2
+    if processes().process_index:  # the first one tells
+        sys.stdout = open(os.devnull, "w")
     try:
         return args.act(args)
     except torch.OutOfMemoryError:
@@ -140,7 +142,8 @@ def arguments(words):
         parser.error(f"argument --data: there is no file {args.data!r}")
     tasks = {"puzzles": run_puzzles, "stream": run_stream}
     args.act = tasks.get(args.task, run) if args.act is run else args.act
-    args.output = args.output or next(p for n in count(1) if not (p := Path(f"runs/{n}")).exists())
+    new = next(path for n in count(1) if not (path := Path(f"runs/{n}")).exists())
+    args.output = shared(args.output or new)
     return args
 
 

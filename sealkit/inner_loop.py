@@ -14,6 +14,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from .checks import check_length
+from .loading import unpacked
 from .lora import chosen, fork, side_by_side
 from .memo import remembered
 from .policy import encode
@@ -137,7 +138,8 @@ def sft(policy, adapters, lessons, penalty=None):
     diverged = torch.zeros_like(scale, dtype=torch.bool)
     parts = [lambda: row_losses(policy.model, inputs, labels)]
     parts += [lambda: penalty(adapters)] if penalty else []
-    with side_by_side(policy.model, adapters), checkpointed(policy), torch.enable_grad():
+    model = policy.model
+    with unpacked(model), side_by_side(model, adapters), checkpointed(policy), torch.enable_grad():
         for step in range(lessons[0].steps):
             texts = [lesson.part(step) for lesson in lessons]
             if texts != now:
@@ -253,10 +255,10 @@ def collate(packed, pad_token_id, device):
 
 def row_losses(model, inputs, labels):
     """Mean cross-entropy per labelled token of each row, in nats: (k,)."""
-    logits, labels = model(**inputs, use_cache=False).logits[:, :-1].float(), labels[:, 1:]
-    flat, targets = logits.flatten(0, 1), labels.flatten()
-    losses = cross_entropy(flat, targets, ignore_index=-100, reduction="none").view_as(labels)
-    return losses.sum(1) / (labels != -100).sum(1).clamp(min=1)
+    logits = model(**inputs, use_cache=False).logits.float().flatten(0, 1)
+    after = labels.roll(-1, 1)  # of the token that follows; a row's first token has none
+    losses = cross_entropy(logits, after.flatten(), ignore_index=-100, reduction="none")
+    return losses.view_as(labels)[:, :-1].sum(1) / (labels[:, 1:] != -100).sum(1).clamp(min=1)
 
 
 def ask(policy, adapters, questions):

@@ -3,13 +3,18 @@
 import os
 import platform
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from socket import gaierror
 
 import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
 from huggingface_hub import constants, errors, model_info
+from torch.nn.functional import linear
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -25,6 +30,8 @@ BUNDLED_MODEL = Path(__file__).parent / "bundled" / "model"
 REAL_MODEL = "mistralai/Mistral-7B-v0.1"
 REAL_MODEL_GIB = 14  # of GPU memory from which `environment` offers REAL_MODEL: a T4 has 14.7
 VARIABLE = "SEALKIT_MODEL"
+SMALL = 100e6  # weights of a model that `unpacked` unpacks: 0.4 GB
+THREADS = torch.get_num_threads()  # as many as torch takes by itself
 
 
 @dataclass(frozen=True)
@@ -34,16 +41,21 @@ class Choice:
     path: str | Path  # folder, GGUF file or hub id
     device: torch.device
     dtype: torch.dtype  # of activations and of what is not held in 4 bits
+    threads: int
     model_reason: str
     dtype_reason: str
+    threads_reason: str
 
 
 def choose(name=None, device=None):
-    """The one place that decides on model, device and compute dtype: Choice.
+    """The one place that decides on model, device, compute dtype and threads: Choice.
 
     A T4 says that it supports bfloat16, which it emulates, so what decides is compute capability.
+    On a CPU a second thread gains a bundled model little, and where others want the cores both
+    wait for each other (`tests/benchmarks/load.py`).
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # each process of torchrun has its own
+    device = torch.device(device or (gpu if torch.cuda.is_available() else "cpu"))
     dtype, why = torch.float32, "which is exact and fast enough on a CPU"
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
@@ -58,7 +70,13 @@ def choose(name=None, device=None):
         reason = f"because the environment variable {VARIABLE} says so"
     elif not name:
         name, reason = "bundled", f"because {VARIABLE} names no other"
-    return Choice(BUNDLED_MODEL if name == "bundled" else name, device, dtype, reason, why)
+    path = BUNDLED_MODEL if name == "bundled" else name
+    threads, because = THREADS, "all that torch takes"
+    if "OMP_NUM_THREADS" in os.environ:
+        threads, because = torch.get_num_threads(), "because OMP_NUM_THREADS says so"
+    elif BUNDLED_MODEL.parent in Path(path).parents:
+        threads, because = 1, "since a second gains so small a model little"
+    return Choice(path, device, dtype, threads, reason, why, because)
 
 
 def environment(name=None, device=None):
@@ -72,7 +90,7 @@ def environment(name=None, device=None):
     """
     choice, memory = choose(name, device), 0
     packages = ("torch", "transformers", "peft", "bitsandbytes")
-    where = f"{torch.get_num_threads()} CPU threads"
+    where = f"CPU, threads: {choice.threads}, {choice.threads_reason}"
     if choice.device.type == "cuda":
         where = torch.cuda.get_device_name(choice.device)
         memory = torch.cuda.get_device_properties(choice.device).total_memory / 2**30
@@ -101,10 +119,10 @@ def load_quantized(name=None, device=None):
         GGUF file (unpacked in memory first; needs the package gguf); None for what the environment
         variable SEALKIT_MODEL names, else the bundled one. The hub's cache needs no network.
     device: a torch device; None for CUDA where there is one, else the CPU.
-    Every linear layer of the decoder becomes bitsandbytes' `Linear4bit`, frozen; embeddings, norms
-    and the output head stay as they are. Compute is fp32 on a CPU, bf16 on GPUs that have it, else
-    fp16; `environment` says which. Dropout is off in every mode. The model's own decoding defaults
-    are dropped: a repetition penalty would change greedy answers.
+    Every linear layer of the decoder becomes bitsandbytes' `Linear4bit`, frozen; the rest stays as
+    it is. Compute is fp32 on a CPU, bf16 on GPUs that have it, else fp16; torch gets one thread for
+    a bundled model, unless OMP_NUM_THREADS is set. Dropout is off in every mode. The model's own
+    decoding defaults are dropped: a repetition penalty would change greedy answers.
     Returns (model, tokenizer), the model in eval mode. Raises ValueError for a model that there is
     not, that nobody let us have, or that can't do what the loops need (see `checks`), RuntimeError
     for what the machine lacks, each naming the remedy.
@@ -114,6 +132,7 @@ def load_quantized(name=None, device=None):
     (Linear4bit(in_features=128, out_features=384, bias=False), 24576)
     """
     choice = choose(name, device)
+    torch.set_num_threads(choice.threads)
     quiet = choice.path == BUNDLED_MODEL and transformers_logging.is_progress_bar_enabled()
     if quiet:
         transformers_logging.disable_progress_bar()
@@ -175,6 +194,25 @@ def keep_trainable_on_cpu(model):
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+@contextmanager
+def unpacked(model):
+    """Within this context a small model's 4-bit weights are unpacked once, not for each product.
+
+    On a CPU, with up to SMALL weights: a tenth faster to the same bits, for 4 bytes a weight.
+    """
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    if model.device.type != "cpu" or sum(m.in_features * m.out_features for m in layers) > SMALL:
+        layers = []
+    for layer in layers:
+        weight = dequantize_4bit(layer.weight, layer.weight.quant_state).to(model.dtype)
+        layer.forward = partial(linear, weight=weight, bias=layer.bias)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
 
 
 def explain(error, choice):

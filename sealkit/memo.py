@@ -7,21 +7,28 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import sys
 import zlib
 from contextlib import contextmanager, nullcontext, suppress
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import filelock
 import torch
 from accelerate import PartialState
-from accelerate.utils import find_executable_batch_size, gather_object
+from accelerate.utils import broadcast_object_list
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from tqdm.auto import tqdm
 
 ADAPTER = "adapter_model.safetensors"
+LOST = (
+    "Another process of this run has ended, or this one was told to: all that was finished is kept;"
+    " give the same command again, with as many processes as there are by then."
+)
 
 
 class RunError(Exception):
@@ -35,7 +42,7 @@ class RunError(Exception):
 
 def hidden():
     """Whether bars are hidden: a notebook, whose stderr claims a terminal, would keep them."""
-    return True if sys.stderr is not sys.__stderr__ else None
+    return True if sys.stderr is not sys.__stderr__ or processes().process_index else None
 
 
 def remembered(memo, keys, compute, width, title=None):
@@ -55,28 +62,26 @@ def remembered(memo, keys, compute, width, title=None):
     mine = missing[state.process_index :: state.num_processes]
     width = max(map(len, mine), default=1)  # what is tried, where fewer are left than are allowed
 
-    def halve():
-        nonlocal width
-        if width == 1:
-            raise  # the error for which accelerate calls this
-        width, before = -(-width // 2), width
-        tqdm.write(f"Memory ran out with {before} side by side: going on with {width}.")
-        return width
+    def halved(error):
+        if width == 1 or not should_reduce_batch_size(error):
+            raise error
+        clear_device_cache(garbage_collection=True)
+        half = -(-width // 2)
+        tqdm.write(f"Memory ran out with {width} side by side: going on with {half}.")
+        return half
 
-    @find_executable_batch_size(starting_batch_size=width, reduce_batch_size_fn=halve)
-    def work(at_a_time):
-        for part in tqdm(mine, title, leave=False, disable=hidden() if title else True):
-            values = [memo[key] for key in part] if memo.keys() >= set(part) else []
-            while len(values) < len(part):
-                values += compute(part[len(values) :][:at_a_time])
-            if new := {k: v for k, v in zip(part, values, strict=True) if k not in memo}:
-                memo.update(new)  # what is known stays, so that what was made of it stays true
-
-    if mine:
-        work()
-    if missing and state.num_processes > 1:
-        for rows in gather_object([{key: memo[key] for part in mine for key in part}]):
-            dict.update(memo, rows)
+    for part in tqdm(mine, title, leave=False, disable=hidden() if title else True):
+        values = [memo[key] for key in part] if memo.keys() >= set(part) else []
+        while len(values) < len(part):
+            try:
+                values += compute(part[len(values) :][:width])
+            except RuntimeError as error:
+                width = halved(error)
+        if new := {k: v for k, v in zip(part, values, strict=True) if k not in memo}:
+            memo.update(new)  # what is known stays, so that what was made of it stays true
+    own = {key: memo[key] for part in mine for key in part}
+    for rank in range(min(len(missing), state.num_processes)):  # a gathered policy would be N large
+        dict.update(memo, shared(own, rank))
     return [memo[key] for key in keys]
 
 
@@ -85,7 +90,37 @@ def processes():
 
     On a CPU, accelerate starts one alone and knows of others only if told that it is a CPU.
     """
-    return PartialState(cpu=not torch.cuda.is_available())
+    patience = timedelta(days=30)  # while one of them does the M-step
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=patience)
+
+
+def shared(value, rank=0):
+    """The value that the process of that rank has, on every process."""
+    processes()
+    try:
+        return broadcast_object_list([value], from_process=rank)[0]
+    except RuntimeError as error:  # gloo's, when the other end is gone
+        raise RunError(LOST) from error
+
+
+@contextmanager
+def company():
+    """Within this context SIGTERM, by which torchrun tells that a process was lost, is a RunError.
+
+    A single process has no company, and dies of it.
+    """
+
+    def lost(*_):
+        raise RunError(LOST)
+
+    if processes().num_processes == 1:
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lost)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Journal(dict):
@@ -198,7 +233,7 @@ def open_run(folder, settings, machine, config=None):
         yield {}
         return
     folder, state = Path(folder), processes()
-    with hold(folder) if state.is_main_process else nullcontext():
+    with company(), hold(folder) if state.is_main_process else nullcontext():
         record = folder / "run.json"
         if state.is_main_process and not record.exists():
             write_json(record, {"settings": settings, "machine": machine})

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from .checks import check_length
 from .inner_loop import Trial, answer, checkpointed, descend, first_scale, row_losses, run_trials
+from .loading import unpacked
 from .memo import open_run, remembered
 from .policy import encode, seed_of
 from .report import story
@@ -159,7 +160,7 @@ def m_step(policy, examples, seed=0):
     optimizer = torch.optim.AdamW(lora, lr=recipe.m_step_learning_rate, weight_decay=0.0)
     scale, losses = first_scale(policy, 1), []
     diverged = torch.zeros_like(scale, dtype=torch.bool)
-    with checkpointed(policy):
+    with unpacked(policy.model), checkpointed(policy):
         for _ in range(recipe.epochs if rows else 0):
             for batch in torch.randperm(len(rows), generator=order).split(recipe.batch_size):
                 some = [[rows[i] for i in part] for part in batch.split(recipe.rows_per_pass)]

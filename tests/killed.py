@@ -6,7 +6,8 @@ the N-th call of any module), `file:N` (before the N-th time that a file of the 
 renamed or made), `record:N` and `adapter:N` (with half of the N-th record, or of the N-th adapter,
 written). Prints a JSON line for each point: how the run ended, and what the resumed one printed.
 
-`python tests/killed.py FOLDER` is the small run itself, in FOLDER, also under `accelerate launch`.
+`python tests/killed.py FOLDER` is the small run itself, in FOLDER, also under torchrun; with a
+point, the last process is killed there.
 """
 
 import gc
@@ -105,10 +106,12 @@ def small_run(model, tokenizer, folder, iterations=2, k=2, seed=3, passages=None
     return sealkit.run_seal(policy, tokenizer, passages, iterations, k, folder, seed)
 
 
-def main(folder, seed=None):
+def main(folder, seed="none:0"):
     torch.set_num_threads(1)  # a fork has only the thread that called it
     model, tokenizer = sealkit.load_quantized("bundled", "cpu")
-    if seed is None:
+    if ":" in seed:
+        if memo.processes().is_last_process:
+            killer(seed, folder)
         small_run(model, tokenizer, folder)
         return
     gc.freeze()  # what is loaded need not be looked through at each collection of each fork

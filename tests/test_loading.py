@@ -15,10 +15,10 @@ from huggingface_hub import constants as hub_constants
 from huggingface_hub import errors as hub_errors
 
 import sealkit
-from sealkit import checks, loading
+from sealkit import checks, few_shot, loading
 from sealkit.checks import is_linear
 from sealkit.inner_loop import collate, pack, row_losses
-from sealkit.loading import BUNDLED_MODEL, choose, keep_trainable_on_cpu, weight_bytes
+from sealkit.loading import BUNDLED_MODEL, choose, keep_trainable_on_cpu, unpacked, weight_bytes
 from sealkit.lora import lora_layers
 from sealkit.policy import attach_policy
 
@@ -57,8 +57,9 @@ def gradients(policy, tokenizer):
 
 
 def test_lora_gradients_after_generate_equal_those_before_in_every_layer(
-    model_and_tokenizer, validation
+    model_and_tokenizer, validation, monkeypatch
 ):
+    monkeypatch.setattr(loading, "SMALL", 0)  # through bitsandbytes, as of a large model
     model, tokenizer = model_and_tokenizer
     policy = attach_policy(model)
     before = gradients(policy, tokenizer)
@@ -70,11 +71,14 @@ def test_lora_gradients_after_generate_equal_those_before_in_every_layer(
         assert torch.equal(before[name], after[name]), name
 
 
-def test_without_the_switch_bitsandbytes_would_cut_the_gradients(model_and_tokenizer, validation):
+def test_without_the_switch_bitsandbytes_would_cut_the_gradients(
+    model_and_tokenizer, validation, monkeypatch
+):
     """Shows that the test above can fail: the trap is still there in this version of
     bitsandbytes."""
     if not bnb.functional.has_avx512bf16():
         pytest.skip("this processor has no AVX512-BF16, so bitsandbytes never repacks")
+    monkeypatch.setattr(loading, "SMALL", 0)
     model, tokenizer = model_and_tokenizer
     policy = attach_policy(model)
     for module in policy.modules():
@@ -85,6 +89,28 @@ def test_without_the_switch_bitsandbytes_would_cut_the_gradients(model_and_token
     keep_trainable_on_cpu(policy)
     after = gradients(policy, tokenizer)
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_unpacked_once_gives_the_same_bits_and_is_packed_again(model_and_tokenizer, monkeypatch):
+    model, tokenizer = model_and_tokenizer
+    policy = attach_policy(model)
+    layers = [module for module in policy.modules() if isinstance(module, bnb.nn.Linear4bit)]
+    ids = tokenizer("What is near?", return_tensors="pt")["input_ids"]
+    packed = gradients(policy, tokenizer)
+    with torch.no_grad():
+        expected = policy(ids).logits
+        for small, unpacks in ((loading.SMALL, True), (1, False)):
+            monkeypatch.setattr(loading, "SMALL", small)
+            with pytest.raises(KeyError), unpacked(policy):
+                assert all(("forward" in vars(layer)) == unpacks for layer in layers)
+                assert torch.equal(policy(ids).logits, expected)
+                raise KeyError
+            assert not any("forward" in vars(layer) for layer in layers)
+            assert all(layer.weight.dtype == torch.uint8 for layer in layers)
+    monkeypatch.undo()
+    with unpacked(policy):
+        again = gradients(policy, tokenizer)
+    assert all(torch.equal(again[name], packed[name]) for name in packed)
 
 
 def test_unknown_model_is_one_clear_sentence(tmp_path):
@@ -158,6 +184,32 @@ def test_argument_beats_variable_beats_the_bundled_model(gpu, monkeypatch):
     assert "Qwen/Qwen2.5-0.5B" in told and "SEALKIT_MODEL says so" in told and "Mistral" not in told
     assert choose("some/model").path == "some/model"
     assert "because it was asked for" in sealkit.environment("some/model")
+
+
+def test_one_thread_for_a_small_model_unless_the_user_chose(monkeypatch):
+    own = torch.get_num_threads()
+    monkeypatch.setattr(loading, "THREADS", 3)
+    try:
+        monkeypatch.setenv("OMP_NUM_THREADS", str(own))  # also what torchrun and accelerate set
+        torch.set_num_threads(2)
+        sealkit.load_quantized("bundled", "cpu")
+        assert torch.get_num_threads() == 2
+        assert "threads: 2, because OMP_NUM_THREADS says so" in sealkit.environment(device="cpu")
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        said = "CPU, threads: 1, since a second gains so small a model little;"
+        assert said in sealkit.environment("bundled", "cpu")
+        sealkit.load_quantized("bundled", "cpu")
+        assert torch.get_num_threads() == 1 and choose(str(few_shot.MODEL), "cpu").threads == 1
+        assert "threads: 3, all that torch takes;" in sealkit.environment("some/model", "cpu")
+    finally:
+        torch.set_num_threads(own)
+
+
+def test_each_process_of_torchrun_has_its_own_gpu(gpu, monkeypatch):
+    gpu(80, (9, 0))
+    assert choose().device == torch.device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose().device == torch.device("cuda:1") and choose(device="cpu").device.type == "cpu"
 
 
 def response(status):

@@ -3,7 +3,6 @@
 And what a self-edit, a checkpoint or a damaged file may not do.
 """
 
-import gc
 import json
 import os
 import random
@@ -21,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from math import isfinite
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ import sealkit
 from sealkit import inner_loop, outer_loop
 from sealkit.inner_loop import Trial, collate, descend, pack, run_trials
 from sealkit.loading import BUNDLED_MODEL
-from sealkit.memo import ADAPTER, Journal, hold, remembered
+from sealkit.memo import ADAPTER, LOST, Journal, hold, remembered
 from sealkit.outer_loop import Iteration, m_step, supervised
 from sealkit.policy import Policy, best
 from sealkit.report import excerpt
@@ -49,14 +49,6 @@ NUMBERS = [("square", n) for n in range(11)]
 # --- the model, and a small run that has ended
 
 
-@pytest.fixture(scope="module", autouse=True)
-def frozen():
-    """What is there need not be looked through at each of `remembered`'s collections."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.fixture(scope="module")
 def loaded():
     """A policy's model with its tokenizer; one thread, as in `killed.py`."""
@@ -64,7 +56,6 @@ def loaded():
     torch.set_num_threads(1)
     model, tokenizer = sealkit.load_quantized("bundled", "cpu")
     policy = small_policy(model, tokenizer)
-    gc.freeze()
     yield policy, tokenizer
     torch.set_num_threads(threads)
 
@@ -610,16 +601,15 @@ def test_a_folder_of_the_old_format_is_told(tmp_path, small):
     refused("a run of sealkit 0.1", tmp_path, lambda: small(tmp_path), names=names)
 
 
-def test_other_versions_are_told(ended, small, capsys):
+def test_other_versions_and_threads_are_told(ended, small, capsys):
     record = json.loads((ended / "run.json").read_text())
-    record["machine"]["torch"] = "1.0"
+    record["machine"] |= {"torch": "1.0", "threads": 2}
     (ended / "run.json").write_text(json.dumps(record))
     small(ended)
-    (said,) = [
-        line for line in capsys.readouterr().out.splitlines() if "torch is 1.0 there" in line
-    ]
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "elsewhere" in line]
+    assert "torch is 1.0 there" in said and "threads is 2 there and 1 here" in said
     assert "last digits may differ" in said
-    FAULTS.append(("resumed with other versions", said))
+    FAULTS.append(("resumed with other versions and threads", said))
 
 
 def test_two_runs_on_one_folder(ended, small):
@@ -823,16 +813,15 @@ def test_a_comparison_takes_no_other_results_for_its_own(policy, validation, tmp
 # --- several processes
 
 
-def launch(folder, count=2):
-    """The small run on so many processes, as a user would start it; returns what was printed."""
+def launch(folder, count=2, point="none:0"):
+    """The small run on so many processes, as a user would start it: (status, what was printed)."""
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         pytest.skip("this torch has no gloo, by which processes on a CPU talk to each other")
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     env = ONE_THREAD | {"CUDA_VISIBLE_DEVICES": ""}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "timeout": 300}
-    done = subprocess.run([sys.executable, *torchrun, KILLED, folder], env=env, **pipes)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    done = subprocess.run([sys.executable, *torchrun, KILLED, folder, point], env=env, **pipes)
+    return done.returncode, done.stdout
 
 
 def policies_of(folder):
@@ -841,7 +830,8 @@ def policies_of(folder):
 
 def test_two_processes_give_the_bits_of_one_and_one_goes_on(unbroken, small, tmp_path, capsys):
     run, whole = tmp_path / "run", rows_of(unbroken)
-    launch(run)
+    status, said = launch(run)
+    assert status == 0, said
     others = run / "journal-1.jsonl"
     assert policies_of(run) == policies_of(unbroken) and rows_of(run) == whole
     kinds = [{key[0] for key in map(key_of, open(path, "rb"))} for path in run.glob("*.jsonl")]
@@ -861,13 +851,35 @@ def test_two_processes_give_the_bits_of_one_and_one_goes_on(unbroken, small, tmp
     assert rows_of(run) == whole
 
 
-def test_two_processes_go_on_with_a_run_of_one(ended, unbroken):
+def test_three_processes_go_on_with_a_run_of_one(ended, unbroken):
     without_last_pass(ended)
     without(ended, ("self-edit", 2), ("trial", 2))
-    said = launch(ended)
-    assert said.count("Going on with the run") == 1
+    status, said = launch(ended, 3)
+    assert status == 0 and said.count("Going on with the run") == 1, said
     assert policies_of(ended) == policies_of(unbroken) and rows_of(ended) == rows_of(unbroken)
     assert (ended / "journal-1.jsonl").stat().st_size > 0
+
+
+def test_a_lost_process_ends_the_run_and_one_goes_on(unbroken, small, tmp_path):
+    run, whole = tmp_path / "run", rows_of(unbroken)
+    status, said = launch(run, 2, "module:3000")
+    assert status != 0 and LOST in said
+    FAULTS.append(("one of two processes is killed", LOST))
+    assert "-9" in said and rows_of(run).items() < whole.items()
+    small(run)
+    assert policies_of(run) == policies_of(unbroken) and rows_of(run) == whole
+
+
+def test_memory_that_runs_out_on_one_process_changes_no_plan_of_another(monkeypatch):
+    asked = []
+    for rank, room in enumerate((2, 100)):
+        state = SimpleNamespace(process_index=rank, num_processes=2)
+        monkeypatch.setattr("sealkit.memo.processes", lambda state=state: state)
+        monkeypatch.setattr("sealkit.memo.shared", lambda own, rank: dict(zip(NUMBERS, SQUARES)))
+        compute = Squares(room)
+        assert remembered({}, NUMBERS, compute, 4) == SQUARES
+        asked.append(compute.asked)
+    assert asked == [[[0, 1, 2, 3], [0, 1], [2, 3], [8, 9], [10]], [[4, 5, 6, 7]]]
 
 
 # --- a loss that is not finite, memory that runs out

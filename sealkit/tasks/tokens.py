@@ -95,6 +95,7 @@ AFTER = [
     (r"(?i)\b(?:(?:less|fewer|lower|smaller) than|under|below|up to|at most) (?=\d)", " <"),
     (r"(?i)[,;.] *(?:or )?(?:maybe|perhaps|possibly)\b", " or "),
 ]
+BEFORE, AFTER = ([(re.compile(old), new) for old, new in some] for some in (BEFORE, AFTER))
 LEX = re.compile(
     rf"""(?P<bound>[<>])?(?P<number>(?:(?<![\w)%])-)?{NUMBER}(?:/[1-9]\d{{0,9}})?)(?!\.?\w)
            (?P<unit>\s?(?:(?:square|cubic|sq)\s)?[^\W\d_]{{1,20}}
@@ -125,10 +126,10 @@ def _normal(text):
     text = re.sub(r"(?<=[\p{Latin}\p{Greek}])\p{M}+", "", unicodedata.normalize("NFD", text))
     text = unicodedata.normalize("NFC", text).translate(CHARACTERS)
     for pattern, new in BEFORE:
-        text = re.sub(pattern, new, text)
+        text = pattern.sub(new, text)
     text = alpha2digit(text, "en", 0)
     for pattern, new in AFTER:
-        text = re.sub(pattern, new, text)
+        text = pattern.sub(new, text)
     return text
 
 
