@@ -26,6 +26,7 @@ NAMES = [
     "03_qlora_inner_loop",
     "04_restem_outer_loop",
     "05_evaluation",
+    "06_few_shot_puzzles",
     "07_continual_learning",
 ]
 SOLUTION = r"(?ms)^ *### BEGIN SOLUTION\n(.*?)^ *### END SOLUTION$"
