@@ -16,7 +16,7 @@ from . import can_read, compare, environment, estimate_run, few_shot, load_passa
 from .api import recipe_of
 from .continual import draw_streams, study
 from .loading import VARIABLE, weight_bytes
-from .memo import RunError, failing, processes, shared, write_json, write_whole
+from .memo import RunError, failing, processes, shared, write_json, write_log
 from .outer_loop import memo_of, seal
 from .page import command_of, draw_record, in_terminal, rows, wrapped, write_page
 from .picture import write_picture
@@ -243,12 +243,6 @@ def timed(iterations, args, memo):
             memo.update({key: time.perf_counter() - begun})
         yield iteration
         begun = time.perf_counter()
-
-
-def write_log(folder, log):
-    """Write what was told, in full, to the run's log.txt."""
-    with failing(folder / "log.txt"):
-        write_whole(folder / "log.txt", ("\n".join(log) + "\n").encode("utf-8", "replace"))
 
 
 def show(args):

@@ -10,12 +10,12 @@ from itertools import islice
 
 from .evaluation import Arms, Comparison
 from .loading import VARIABLE, load_quantized
-from .memo import write_json
+from .memo import write_json, write_log
 from .outer_loop import memo_of, seal
 from .policy import Policy, attach_policy
+from .report import row, row_head, story
 from .tasks import puzzles
 
-MODEL = puzzles.BUNDLED / "puzzle_model"
 PACE = {"loss": "outputs", "learning_rate": 0.003, "steps": 40}
 GRID = [  # what the best fixed recipe and the oracle choose from
     json.dumps({flag: flag == on for flag in puzzles.FLAGS} | PACE) for on in (None, *puzzles.FLAGS)
@@ -27,7 +27,7 @@ ORACLE, FIXED = "oracle (best of the grid)", "best fixed recipe"
 def load_policy(name=None, seed=0):
     """The Policy of the puzzles' bundled model, or of another by folder or hub id."""
     name = name or os.environ.get(VARIABLE) or "bundled"
-    model, tokenizer = load_quantized(str(MODEL) if name == "bundled" else name)
+    model, tokenizer = load_quantized("puzzles" if name == "bundled" else name)
     recipe = puzzles.recipe_for(tokenizer)
     return Policy(attach_policy(model, recipe, seed), tokenizer, recipe)
 
@@ -62,14 +62,26 @@ class Table:
         lines = [
             str(self.comparison),
             f"Best fixed recipe, chosen on training puzzles: {self.fixed}",
+            "Each fixed recipe, on these: "
+            + ", ".join(f"{share:.1%} {augmentations(edit)}" for edit, share in self.grid.items()),
         ]
         lines += [f"Invalid recipes {arm}: {share:.0%}" for arm, share in self.invalid.items()]
         *_, final = self.invalid
-        for other in (next(iter(self.invalid)), "best fixed recipe"):
+        for other in (next(iter(self.invalid)), FIXED):
             mean, low, high = (100 * x for x in self.comparison.difference(final, other))
             said = f"{mean:+.1f} points, 95% interval [{low:+.1f}, {high:+.1f}]"
             lines.append(f"{final} − {other}: {said}")
         return "\n".join(lines)
+
+
+def augmentations(edit):
+    """What a valid recipe makes of the demonstrations, in words.
+
+    >>> augmentations(GRID[3])
+    'recolour'
+    """
+    settings = puzzles.read_recipe(edit)
+    return " and ".join(flag for flag in puzzles.FLAGS if getattr(settings, flag)) or "as they are"
 
 
 def compare_recipes(policy, train, items, policies, seed=0, memo=None):
@@ -113,14 +125,20 @@ def run(args):
     print(f"Puzzles of {data}: {len(train)} to train on, {len(test)} of other families to test on.")
     settings = policy, puzzles, train, args.self_edits, args.seed
     with memo_of(args.output, *settings) as memo:
-        policies = {}
+        policies, log, begun = {}, [], time.time()
+        print(f"\n{row_head()}  invalid recipes")
         for iteration in islice(seal(*settings, memo), args.iterations):
             policies[f"after iteration {iteration.number}"] = iteration.policy
-            print(f"{iteration}{invalid_share(iteration)}\n", flush=True)
-        print(f"{time.time() - start:.0f} s so far.", flush=True)
+            told = f"{row(iteration, time.time() - begun)}  {invalid_share(iteration):.0%}"
+            log.append(f"{story(iteration, 'puzzle')}\n{told}")
+            print(log[-1] if args.verbose else told, flush=True)
+            write_log(args.output, log)
+            begun = time.time()
         policies = {"before RL": memo["policy", 0]["weights"]} | policies
         table = compare_recipes(policy, train, test, policies, args.seed, memo)
-    print(f"On {len(test)} puzzles of families that no policy has seen, one recipe each:\n{table}")
+    print(
+        f"\nOn {len(test)} puzzles of families that no policy has seen, one recipe each:\n{table}"
+    )
     found = {"accuracy": table.comparison.scores, "invalid": table.invalid}
     found |= {"fixed": table.fixed, "grid": table.grid}
     write_json(args.output / "results.json", found)
@@ -128,6 +146,6 @@ def run(args):
 
 
 def invalid_share(iteration):
-    """A line on an iteration's invalid recipes."""
+    """The share of an iteration's self-edits that are no valid recipe."""
     reasons = [trial.reason for trials in iteration.trials for trial in trials]
-    return f"Invalid recipes: {sum(map(bool, reasons)) / len(reasons):.0%} of {len(reasons)}."
+    return sum(map(bool, reasons)) / len(reasons)

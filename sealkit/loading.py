@@ -26,7 +26,10 @@ from transformers.utils import logging as transformers_logging
 
 from .checks import Unfit, check_layers, check_packing, check_tokens, to_4_bits, without_dropout
 
-BUNDLED_MODEL = Path(__file__).parent / "bundled" / "model"
+BUNDLED_MODEL, PUZZLE_MODEL = (
+    Path(__file__).parent / "bundled" / name for name in ("model", "puzzle_model")
+)
+BUNDLED = {"bundled": (BUNDLED_MODEL, "1.0 M"), "puzzles": (PUZZLE_MODEL, "0.8 M")}
 REAL_MODEL = "mistralai/Mistral-7B-v0.1"
 REAL_MODEL_GIB = 14  # of GPU memory from which `environment` offers REAL_MODEL: a T4 has 14.7
 VARIABLE = "SEALKIT_MODEL"
@@ -70,11 +73,11 @@ def choose(name=None, device=None):
         reason = f"because the environment variable {VARIABLE} says so"
     elif not name:
         name, reason = "bundled", f"because {VARIABLE} names no other"
-    path = BUNDLED_MODEL if name == "bundled" else name
+    path = BUNDLED.get(name, (name, ""))[0]
     threads, because = THREADS, "all that torch takes"
     if "OMP_NUM_THREADS" in os.environ:
         threads, because = torch.get_num_threads(), "because OMP_NUM_THREADS says so"
-    elif BUNDLED_MODEL.parent in Path(path).parents:
+    elif name in BUNDLED:
         threads, because = 1, "since a second gains so small a model little"
     return Choice(path, device, dtype, threads, reason, why, because)
 
@@ -94,8 +97,8 @@ def environment(name=None, device=None):
     if choice.device.type == "cuda":
         where = torch.cuda.get_device_name(choice.device)
         memory = torch.cuda.get_device_properties(choice.device).total_memory / 2**30
-    bundled = choice.path == BUNDLED_MODEL
-    path = "bundled, a Mistral of 1.0 M weights" if bundled else choice.path
+    sizes = {own: f"{known}, a Mistral of {size} weights" for known, (own, size) in BUNDLED.items()}
+    path = sizes.get(choice.path, choice.path)
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     dtype = str(choice.dtype).removeprefix("torch.")
     text = (
@@ -115,17 +118,15 @@ def environment(name=None, device=None):
 def load_quantized(name=None, device=None):
     """A causal LM held in 4 bits (NF4, double quantization), and its tokenizer.
 
-    name: "bundled" for the tiny Mistral that ships with sealkit; or a folder, a model hub's id or a
-        GGUF file (unpacked in memory first; needs the package gguf); None for what the environment
-        variable SEALKIT_MODEL names, else the bundled one. The hub's cache needs no network.
+    name: "bundled" or "puzzles" for a tiny Mistral that ships with sealkit; or a folder, a hub's id
+        or a GGUF file (unpacked in memory first; needs the package gguf); None for what the
+        environment variable SEALKIT_MODEL names, else "bundled". The hub's cache needs no network.
     device: a torch device; None for CUDA where there is one, else the CPU.
     Every linear layer of the decoder becomes bitsandbytes' `Linear4bit`, frozen; the rest stays as
-    it is. Compute is fp32 on a CPU, bf16 on GPUs that have it, else fp16; torch gets one thread for
-    a bundled model, unless OMP_NUM_THREADS is set. Dropout is off in every mode. The model's own
-    decoding defaults are dropped: a repetition penalty would change greedy answers.
-    Returns (model, tokenizer), the model in eval mode. Raises ValueError for a model that there is
-    not, that nobody let us have, or that can't do what the loops need (see `checks`), RuntimeError
-    for what the machine lacks, each naming the remedy.
+    it is. Compute is fp32 on a CPU, bf16 on GPUs that have it, else fp16; a bundled model gets one
+    thread, unless OMP_NUM_THREADS is set. Dropout is off, and so are a model's own decoding rules.
+    Returns (model, tokenizer), in eval mode. Raises ValueError for a model that there is not, or
+    that can't do what the loops need (see `checks`), RuntimeError for what the machine lacks.
 
     >>> model, tokenizer = load_quantized("bundled", "cpu")
     >>> model.model.layers[0].mlp.up_proj, model.model.layers[0].mlp.up_proj.weight.nbytes
@@ -133,7 +134,8 @@ def load_quantized(name=None, device=None):
     """
     choice = choose(name, device)
     torch.set_num_threads(choice.threads)
-    quiet = choice.path == BUNDLED_MODEL and transformers_logging.is_progress_bar_enabled()
+    quiet = any(choice.path == path for path, _ in BUNDLED.values())
+    quiet &= transformers_logging.is_progress_bar_enabled()
     if quiet:
         transformers_logging.disable_progress_bar()
     try:
@@ -149,8 +151,9 @@ def load_quantized(name=None, device=None):
     finally:
         if quiet:
             transformers_logging.enable_progress_bar()
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    model.generation_config = GenerationConfig(**ends)
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id
+    )
     return model, tokenizer
 
 

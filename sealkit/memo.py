@@ -305,6 +305,12 @@ def write_json(path, value):
         write_whole(path, json.dumps(value, indent=1, default=sorted).encode("ascii") + b"\n")
 
 
+def write_log(folder, log):
+    """Write what was told, in full, to the run's log.txt."""
+    with failing(folder / "log.txt"):
+        write_whole(folder / "log.txt", ("\n".join(log) + "\n").encode("utf-8", "replace"))
+
+
 def write_whole(path, data):
     """Write bytes to a file, or to what a link points to, all or none. Raises OSError.
 

@@ -135,7 +135,9 @@ def table_of(journal, results, count):
     """The Table of a run on puzzles that is over, the Forgetting of `count` streams, or None."""
     if "fixed" in results:
         scores = {arm: tuple(values) for arm, values in results["accuracy"].items()}
-        return Table(Comparison(scores), results["invalid"], results["fixed"])
+        return Table(
+            Comparison(scores), results["invalid"], results["fixed"], results.get("grid", {})
+        )
     rows, start = {}, "stream, "
     for key, row in journal.items():
         if key[0] == "arm" and key[1].startswith(start):

@@ -154,27 +154,29 @@ def row(iteration, seconds=None, styles=None):
     return f"{said} {' → '.join(losses) or 'unchanged':>13} {spent:>8}{shares}"
 
 
-def story(iteration):
+def story(iteration, item="passage"):
     """The log of an Iteration: rewards of each item, loss and reward of each self-edit, update."""
     count, k = len(iteration.trials), len(iteration.trials[0])
-    title = f"--- SEAL iteration {iteration.number} (ReSTEM): {count} passages"
+    title = f"--- SEAL iteration {iteration.number} (ReSTEM): {count} {item}s"
     lines = [f"{title}, {k} self-edits each ---"]
     for i, (name, trials) in enumerate(zip(iteration.names, iteration.trials)):
         before, alone = f"closed book {iteration.before[i]:.0%}", f"{iteration.alone[i]:.0%}"
-        lines.append(f"Passage {i + 1}/{count} {excerpt(name)}: {before}, passage only {alone}")
+        lines.append(
+            f"{item.title()} {i + 1}/{count} {excerpt(name)}: {before}, {item} only {alone}"
+        )
         for j, trial in enumerate(trials):
             said = f"    QLoRA SFT on self-edit {j + 1} {excerpt(trial.self_edit)}: "
             said += trial.reason or f"loss {trial.losses[0]:.2f} → {trial.losses[-1]:.2f}"
             kept = " (kept)" if (i, j) in iteration.kept else ""
             lines.append(f"{said}, reward {trial.reward:.0%}{kept}")
     alone = sum(iteration.alone) / count
-    lines.append(f"Mean reward {iteration.mean_reward:.1%}, passage only {alone:.1%}.")
+    lines.append(f"Mean reward {iteration.mean_reward:.1%}, {item} only {alone:.1%}.")
     if iteration.kept:
         kept, losses = len(iteration.kept), iteration.losses
         lines[-1] += f" Policy updated: SFT of its LoRA on {kept} self-edits,"
         lines[-1] += f" loss {losses[0]:.2f} → {losses[-1]:.2f}."
     else:
-        lines[-1] += " No self-edit beat the passage alone: policy unchanged."
+        lines[-1] += f" No self-edit beat the {item} alone: policy unchanged."
     return "\n".join([*lines, ""])
 
 

@@ -15,7 +15,7 @@ from huggingface_hub import constants as hub_constants
 from huggingface_hub import errors as hub_errors
 
 import sealkit
-from sealkit import checks, few_shot, loading
+from sealkit import checks, loading
 from sealkit.checks import is_linear
 from sealkit.inner_loop import collate, pack, row_losses
 from sealkit.loading import BUNDLED_MODEL, choose, keep_trainable_on_cpu, unpacked, weight_bytes
@@ -183,6 +183,7 @@ def test_argument_beats_variable_beats_the_bundled_model(gpu, monkeypatch):
     told = sealkit.environment()
     assert "Qwen/Qwen2.5-0.5B" in told and "SEALKIT_MODEL says so" in told and "Mistral" not in told
     assert choose("some/model").path == "some/model"
+    assert "Model: puzzles, a Mistral of 0.8 M" in sealkit.environment("puzzles", "cpu")
     assert "because it was asked for" in sealkit.environment("some/model")
 
 
@@ -199,7 +200,7 @@ def test_one_thread_for_a_small_model_unless_the_user_chose(monkeypatch):
         said = "CPU, threads: 1, since a second gains so small a model little;"
         assert said in sealkit.environment("bundled", "cpu")
         sealkit.load_quantized("bundled", "cpu")
-        assert torch.get_num_threads() == 1 and choose(str(few_shot.MODEL), "cpu").threads == 1
+        assert torch.get_num_threads() == 1 and choose("puzzles", "cpu").threads == 1
         assert "threads: 3, all that torch takes;" in sealkit.environment("some/model", "cpu")
     finally:
         torch.set_num_threads(own)
