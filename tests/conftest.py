@@ -17,6 +17,7 @@ LONGEST = [  # half a minute and more each, alone on a core
     "test_memo",
     "test_notebooks_real",
     "test_assignments",
+    "06_few_shot_puzzles",
     "05_evaluation",
     "04_restem_outer_loop",
     "07_continual_learning",

@@ -28,6 +28,7 @@ NAMES = [
     "03_qlora_inner_loop",
     "04_restem_outer_loop",
     "05_evaluation",
+    "06_few_shot_puzzles",
     "07_continual_learning",
 ]
 
@@ -51,7 +52,7 @@ def texts(cell):
 
 def test_each_has_its_module():
     assert sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb")) == NAMES
-    modules = ["loading", "policy", "inner_loop", "outer_loop", "evaluation", "continual"]
+    modules = ["loading", "policy", "inner_loop", "outer_loop", "evaluation", "few_shot", "continual"]
     for name, module in zip(NAMES, modules):
         assert any(module in cell.source for cell in code_cells(read(name)))
 
@@ -261,6 +262,7 @@ KEY_RESULTS = [  # notebook, what its output says, what a corrupted copy says in
     ("03_qlora_inner_loop", "identical to the byte: True", "identical to the byte: False"),
     ("04_restem_outer_loop", "for 4 of 4 passages", "for 3 of 4 passages"),
     ("05_evaluation", "agreement 88.5%", "agreement 92.5%"),
+    ("06_few_shot_puzzles", "2880 cells trained on", "2881 cells trained on"),
     ("07_continual_learning", "never adapted 30.7%", "never adapted 20.7%"),
 ]
 

@@ -87,6 +87,8 @@ def run(cell, names):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_unchanged_on_another_model_each_cell_twice(path, folder, tmp_path, monkeypatch):
+    if path.stem == "06_few_shot_puzzles" and folder != "bundled":
+        pytest.skip("this notebook takes the puzzles' bundled model and no other")
     data = "bundled" if folder == "bundled" else PAPER / "squad_sample.json"
     if folder != "bundled" and not data.is_file():
         pytest.skip("the paper's sample of SQuAD is not beside this checkout")

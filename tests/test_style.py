@@ -51,6 +51,8 @@ TAUGHT = {  # the notebook that builds by hand what the module does
     "outer_loop": "04_restem_outer_loop",
     "tasks.grading": "05_evaluation",
     "evaluation": "05_evaluation",
+    "tasks.puzzles": "06_few_shot_puzzles",
+    "few_shot": "06_few_shot_puzzles",
     "forgetting": "07_continual_learning",
     "remedies": "07_continual_learning",
     "continual": "07_continual_learning",
