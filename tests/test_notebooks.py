@@ -52,7 +52,7 @@ def texts(cell):
 
 def test_each_has_its_module():
     assert sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb")) == NAMES
-    modules = ["loading", "policy", "inner_loop", "outer_loop", "evaluation", "few_shot", "continual"]
+    modules = "loading policy inner_loop outer_loop evaluation few_shot continual".split()
     for name, module in zip(NAMES, modules):
         assert any(module in cell.source for cell in code_cells(read(name)))
 
