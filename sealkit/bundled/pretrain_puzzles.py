@@ -1,9 +1,10 @@
 """Pretrain the Mistral of the puzzles from scratch: python -m sealkit.bundled.pretrain_puzzles
 
 Its documents are puzzles of the known families, the loss on outputs, and demonstrations followed by
-a recipe, every valid one as likely as another: nothing says which recipe solves what. All weights
-are random, but so that some heads of the first layer look back to the cell above from the start
-(after Trockman & Kolter 2023, "Mimetic initialization"), which a small model else finds late.
+the sort of their rule in words or by a recipe, every valid one with at most one augmentation as
+likely as another: nothing says which recipe solves what. All weights are random, but so that some
+heads of the first layer look back to the cell above from the start (after Trockman & Kolter 2023,
+"Mimetic initialization"), which a small model else finds late.
 """
 
 import argparse
