@@ -38,7 +38,7 @@ def reason_of(puzzle, edit, recipe):
 
 
 def random_recipes(items, recipe, seed=0):
-    """For each puzzle a recipe drawn from all that are valid and within the budget."""
+    """For each puzzle a recipe of `random_recipe` that is valid and within the budget."""
     rng, done = random.Random(f"random {seed}"), []
     for puzzle in items:
         while reason_of(puzzle, edit := puzzles.random_recipe(rng), recipe):

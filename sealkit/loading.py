@@ -151,9 +151,8 @@ def load_quantized(name=None, device=None):
     finally:
         if quiet:
             transformers_logging.enable_progress_bar()
-    model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id
-    )
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    model.generation_config = GenerationConfig(**ends)
     return model, tokenizer
 
 

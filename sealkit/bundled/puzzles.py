@@ -168,7 +168,7 @@ SPOILT = {  # what of a recipe becomes what
 
 
 def write_recipe(rng):
-    """(sort, JSON) of a self-edit as pretraining has it: any valid one is as likely as another.
+    """(sort, JSON) of a self-edit as pretraining has it, from `random_recipe`.
 
     One in four is spoilt, in one of SPOILT's ways.
     """
