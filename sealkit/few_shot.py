@@ -1,7 +1,6 @@
 """The few-shot domain's run: two iterations of SEAL on puzzles, and the table that asks whether one
 fixed recipe would do as well."""
 
-import json
 import os
 import random
 import time
@@ -16,10 +15,7 @@ from .policy import Policy, attach_policy
 from .report import row, row_head, story
 from .tasks import puzzles
 
-PACE = {"loss": "outputs", "learning_rate": 0.003, "steps": 40}
-GRID = [  # what the best fixed recipe and the oracle choose from
-    json.dumps({flag: flag == on for flag in puzzles.FLAGS} | PACE) for on in (None, *puzzles.FLAGS)
-]
+GRID = [puzzles.recipe_text(on) for on in (None, *puzzles.FLAGS)]  # of best fixed and oracle
 VIEWS = 5  # that vote, of each test grid
 ORACLE, FIXED = "oracle (best of the grid)", "best fixed recipe"
 

@@ -223,9 +223,17 @@ def vote(answers):
 
 def random_recipe(rng):
     """A recipe in JSON, each of its values drawn from a `random.Random`; at most one flag is on."""
-    on = rng.choice((None, *FLAGS))
-    flags = {flag: flag == on for flag in FLAGS} | {"loss": rng.choice(LOSSES)}
-    return json.dumps(flags | {"learning_rate": rng.choice(RATES), "steps": rng.choice(STEPS)})
+    return recipe_text(*map(rng.choice, ((None, *FLAGS), LOSSES, RATES, STEPS)))
+
+
+def recipe_text(on=None, loss="outputs", learning_rate=0.003, steps=40):
+    """A recipe in JSON. on: the one augmentation that it asks for, if any.
+
+    >>> recipe_text("mirror")[:35]
+    '{"mirror": true, "shuffle": false, '
+    """
+    flags = {flag: flag == on for flag in FLAGS}
+    return json.dumps(flags | {"loss": loss, "learning_rate": learning_rate, "steps": steps})
 
 
 def read_recipe(edit):
@@ -243,11 +251,9 @@ def lesson(puzzle, edit, recipe):
 
     Without a self-edit (""): the demonstrations as they are, at the recipe's own pace.
     """
-    plain = dict.fromkeys(FLAGS, False) | {"loss": "outputs"}
-    pace = {"learning_rate": recipe.learning_rate, "steps": recipe.steps}
+    plain = recipe_text(learning_rate=recipe.learning_rate, steps=recipe.steps)
     try:
-        settings = read_recipe(edit) if edit else Settings(**plain, **pace)
-        return lesson_of(puzzle, settings, recipe.prompts)
+        return lesson_of(puzzle, read_recipe(edit or plain), recipe.prompts)
     except InvalidRecipe as error:
         return Lesson([], 0, 0.0, reason=str(error))
 
