@@ -218,7 +218,7 @@ def run_puzzles(args):
     """SEAL on puzzles, and the table that asks whether one fixed recipe would do as well."""
     few_shot.run(args)
     note_command(args.output, options(args))
-    close(args.output, print)
+    close(read_record(args.output), print)
 
 
 OPTIONS_OF = {  # what a run's folder remembers of its command line
@@ -260,13 +260,14 @@ def show(args):
 
 def finish(folder, tell):
     """Tell what came of a run, and draw its figure and its page."""
-    tell(f"\n{in_terminal(read_record(folder))}\n")
-    close(folder, tell)
-
-
-def close(folder, tell):
-    """Draw a run's figure and its page, and tell how to go on."""
     record = read_record(folder)
+    tell(f"\n{in_terminal(record)}\n")
+    close(record, tell)
+
+
+def close(record, tell):
+    """Draw a run's figure and its page, and tell how to go on."""
+    folder = record.folder
     with failing(folder / "figure.png"):
         draw_record(record, folder / "figure.png")
     write_page(record, folder / "report.html")
