@@ -18,7 +18,7 @@ class Unfit(ValueError):
     """The model can't do what sealkit needs; the message goes on after its name."""
 
 
-def to_4_bits(model, dtype):
+def to_4_bits(model):
     """Quantize what transformers left: linear layers of a class of their own (Falcon's), GGUF's."""
     head = model.get_output_embeddings()
     for name, layer in list(model.named_modules()):
@@ -29,9 +29,6 @@ def to_4_bits(model, dtype):
             ).to(layer.weight.device)
             four.bias = layer.bias
             model.set_submodule(name, four)
-    for layer in model.modules():
-        if isinstance(layer, bnb.nn.Linear4bit):
-            layer.compute_dtype = dtype  # not that of whoever saved a checkpoint in 4 bits
     model.is_loaded_in_4bit = True  # PEFT asks for it
 
 

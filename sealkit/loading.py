@@ -34,6 +34,7 @@ REAL_MODEL = "mistralai/Mistral-7B-v0.1"
 REAL_MODEL_GIB = 14  # of GPU memory from which `environment` offers REAL_MODEL: a T4 has 14.7
 VARIABLE = "SEALKIT_MODEL"
 SMALL = 100e6  # weights of a model that `unpacked` unpacks: 0.4 GB
+BF16 = "avx512_bf16"  # what a CPU has to have for `choose` to take bfloat16
 THREADS = torch.get_num_threads()  # as many as torch takes by itself
 
 
@@ -44,6 +45,7 @@ class Choice:
     path: str | Path  # folder, GGUF file or hub id
     device: torch.device
     dtype: torch.dtype  # of activations and of what is not held in 4 bits
+    products: torch.dtype  # of the products with 4-bit weights
     threads: int
     model_reason: str
     dtype_reason: str
@@ -55,7 +57,8 @@ def choose(name=None, device=None):
 
     A T4 says that it supports bfloat16, which it emulates, so what decides is compute capability.
     On a CPU a second thread gains a bundled model little, and where others want the cores both
-    wait for each other (`tests/benchmarks/load.py`).
+    wait for each other (`tests/benchmarks/load.py`). Its products with 4-bit weights take a third
+    of the time in bfloat16 where the CPU has that, and rewards stay (`tests/benchmarks/README.md`).
     """
     gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # each process of torchrun has its own
     device = torch.device(device or (gpu if torch.cuda.is_available() else "cpu"))
@@ -73,13 +76,15 @@ def choose(name=None, device=None):
         reason = f"because the environment variable {VARIABLE} says so"
     elif not name:
         name, reason = "bundled", f"because {VARIABLE} names no other"
-    path = BUNDLED.get(name, (name, ""))[0]
+    path, products = BUNDLED.get(name, (name, ""))[0], dtype
+    if device.type == "cpu" and name in BUNDLED and torch.cpu.get_capabilities().get(BF16):
+        products, why = torch.bfloat16, "4-bit products in bfloat16, which this CPU has in hardware"
     threads, because = THREADS, "all that torch takes"
     if "OMP_NUM_THREADS" in os.environ:
         threads, because = torch.get_num_threads(), "because OMP_NUM_THREADS says so"
     elif name in BUNDLED:
         threads, because = 1, "since a second gains so small a model little"
-    return Choice(path, device, dtype, threads, reason, why, because)
+    return Choice(path, device, dtype, products, threads, reason, why, because)
 
 
 def environment(name=None, device=None):
@@ -123,8 +128,9 @@ def load_quantized(name=None, device=None):
         environment variable SEALKIT_MODEL names, else "bundled". The hub's cache needs no network.
     device: a torch device; None for CUDA where there is one, else the CPU.
     Every linear layer of the decoder becomes bitsandbytes' `Linear4bit`, frozen; the rest stays as
-    it is. Compute is fp32 on a CPU, bf16 on GPUs that have it, else fp16; a bundled model gets one
-    thread, unless OMP_NUM_THREADS is set. Dropout is off, and so are a model's own decoding rules.
+    it is. Compute is fp32 on a CPU (of a bundled model, products with 4-bit weights are bf16 where
+    the CPU has that), bf16 on GPUs that have it, else fp16; a bundled model gets one thread, unless
+    OMP_NUM_THREADS is set. Dropout is off, and so are a model's own decoding rules.
     Returns (model, tokenizer), in eval mode. Raises ValueError for a model that there is not, or
     that can't do what the loops need (see `checks`), RuntimeError for what the machine lacks.
 
@@ -140,12 +146,14 @@ def load_quantized(name=None, device=None):
         transformers_logging.disable_progress_bar()
     try:
         model, tokenizer = fetch(choice)
-        to_4_bits(model, choice.dtype)
+        to_4_bits(model)
+        set_products(model, choice.dtype)
         keep_trainable_on_cpu(model)
         check_layers(model)
         without_dropout(model.requires_grad_(False).eval())
         check_tokens(model, tokenizer)
-        check_packing(model)
+        check_packing(model)  # in exact products
+        set_products(model, choice.products)
     except Exception as error:
         raise explain(error, choice) from error
     finally:
@@ -198,23 +206,40 @@ def keep_trainable_on_cpu(model):
             module.support_avx512bf16_for_cpu = False
 
 
+def four_bit(model):
+    """The layers of a model that are held in 4 bits, in its order."""
+    return [module for module in model.modules() if isinstance(module, Linear4bit)]
+
+
+def set_products(model, dtype):
+    """Have all 4-bit layers multiply in this dtype, not in that of whoever saved a checkpoint."""
+    for layer in four_bit(model):
+        layer.compute_dtype = dtype
+
+
 @contextmanager
 def unpacked(model):
     """Within this context a small model's 4-bit weights are unpacked once, not for each product.
 
-    On a CPU, with up to SMALL weights: a tenth faster to the same bits, for 4 bytes a weight.
+    On a CPU, with up to SMALL weights: a tenth faster to the same bits, for 2 or 4 bytes a weight.
     """
-    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    layers = four_bit(model)
     if model.device.type != "cpu" or sum(m.in_features * m.out_features for m in layers) > SMALL:
         layers = []
     for layer in layers:
-        weight = dequantize_4bit(layer.weight, layer.weight.quant_state).to(model.dtype)
-        layer.forward = partial(linear, weight=weight, bias=layer.bias)
+        weight = dequantize_4bit(layer.weight, layer.weight.quant_state).to(layer.compute_dtype)
+        layer.forward = partial(product, weight=weight, bias=layer.bias)
     try:
         yield
     finally:
         for layer in layers:
             del layer.forward
+
+
+def product(x, weight, bias):
+    """W x + b in the dtype of the weight, given back in that of x, as `Linear4bit` does."""
+    bias = bias if bias is None else bias.to(weight.dtype)
+    return linear(x.to(weight.dtype), weight, bias).to(x.dtype)
 
 
 def explain(error, choice):

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from .checks import check_length
 from .inner_loop import Trial, answer, checkpointed, descend, first_scale, row_losses, run_trials
-from .loading import unpacked
+from .loading import four_bit, unpacked
 from .memo import open_run, remembered
 from .policy import encode, seed_of
 from .report import story
@@ -215,6 +215,7 @@ def memo_of(run_dir, policy, task, items, k, seed):
     model, recipe = policy.model, policy.recipe
     keep = getattr(recipe.keep, "__name__", type(recipe.keep).__name__)  # a partial has none
     machine = {name: version(name) for name in LIBRARIES} | {"dtype": str(model.dtype)}
+    machine["products"] = ", ".join(sorted({str(layer.compute_dtype) for layer in four_bit(model)}))
     machine["device"] = f"CPU, {torch.backends.cpu.get_cpu_capability()}"
     machine["threads"] = torch.get_num_threads()
     if model.device.type == "cuda":
