@@ -53,38 +53,45 @@ class Choice:
 
 
 def choose(name=None, device=None):
-    """The one place that decides on model, device, compute dtype and threads: Choice.
+    """The one place that decides on model, device, compute dtypes and threads: Choice.
 
-    A T4 says that it supports bfloat16, which it emulates, so what decides is compute capability.
     On a CPU a second thread gains a bundled model little, and where others want the cores both
-    wait for each other (`tests/benchmarks/load.py`). Its products with 4-bit weights take a third
-    of the time in bfloat16 where the CPU has that, and rewards stay (`tests/benchmarks/README.md`).
+    wait for each other (`tests/benchmarks/load.py`).
     """
     gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # each process of torchrun has its own
     device = torch.device(device or (gpu if torch.cuda.is_available() else "cpu"))
-    dtype, why = torch.float32, "which is exact and fast enough on a CPU"
-    if device.type == "cuda":
-        major, minor = torch.cuda.get_device_capability(device)
-        dtype, why = torch.bfloat16, "which this GPU has in hardware"
-        if major < 8:
-            dtype, why = (
-                torch.float16,
-                f"because this GPU ({major}.{minor}) has no bfloat16, 8.0 has",
-            )
     reason = "because it was asked for"
     if not name and (name := os.environ.get(VARIABLE)):
         reason = f"because the environment variable {VARIABLE} says so"
     elif not name:
         name, reason = "bundled", f"because {VARIABLE} names no other"
-    path, products = BUNDLED.get(name, (name, ""))[0], dtype
-    if device.type == "cpu" and name in BUNDLED and torch.cpu.get_capabilities().get(BF16):
-        products, why = torch.bfloat16, "4-bit products in bfloat16, which this CPU has in hardware"
+    dtype, products, why = dtypes(device, name in BUNDLED)
+    path = BUNDLED.get(name, (name, ""))[0]
     threads, because = THREADS, "all that torch takes"
     if "OMP_NUM_THREADS" in os.environ:
         threads, because = torch.get_num_threads(), "because OMP_NUM_THREADS says so"
     elif name in BUNDLED:
         threads, because = 1, "since a second gains so small a model little"
     return Choice(path, device, dtype, products, threads, reason, why, because)
+
+
+def dtypes(device, bundled):
+    """(dtype of activations, dtype of products with 4-bit weights, why).
+
+    A T4 says that it supports bfloat16, which it emulates, so what decides is compute capability.
+    On a CPU a bundled model's products take a third of the time in bfloat16 where the CPU has it,
+    and rewards stay the same (`tests/benchmarks/README.md`); of other models nobody knows that.
+    """
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        if major < 8:
+            why = f"because this GPU ({major}.{minor}) has no bfloat16, 8.0 has"
+            return torch.float16, torch.float16, why
+        return torch.bfloat16, torch.bfloat16, "which this GPU has in hardware"
+    if bundled and torch.cpu.get_capabilities().get(BF16):
+        why = "4-bit products in bfloat16, which this CPU has in hardware"
+        return torch.float32, torch.bfloat16, why
+    return torch.float32, torch.float32, "which is exact and fast enough on a CPU"
 
 
 def environment(name=None, device=None):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import sealkit
+from sealkit.loading import four_bit, set_products
 
 os.environ["SEALKIT_MODEL"] = "bundled"  # also on a machine whose GPU could carry more
 os.environ.pop("SEALKIT_DATA", None)
@@ -62,6 +63,18 @@ def policy(only_policy):
     yield only_policy
     only_policy.load(start)
     only_policy.model.zero_grad()
+
+
+@pytest.fixture
+def exact(policy):
+    """Have its 4-bit products in fp32: the order of sums is then all that a batch's width changes.
+
+    In bf16 a last digit may also round to its neighbour, and the differences grow.
+    """
+    before = four_bit(policy.model)[0].compute_dtype
+    set_products(policy.model, torch.float32)
+    yield
+    set_products(policy.model, before)
 
 
 @pytest.fixture(scope="session")

@@ -88,7 +88,7 @@ def outcomes(name, device):
     choose = sealkit.loading.choose
 
     def exact(*args):
-        return replace(choose(*args), dtype=torch.float32)
+        return replace(choose(*args), dtype=torch.float32, products=torch.float32)
 
     with mock.patch("sealkit.loading.choose", exact):
         model, tokenizer = sealkit.load_quantized(name, device)

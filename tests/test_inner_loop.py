@@ -225,7 +225,7 @@ def test_checkpointing_changes_no_gradient(policy, validation):
 # --- k adapters in one pass
 
 
-def test_one_pass_equals_one_by_one(policy, twenty):
+def test_one_pass_equals_one_by_one(policy, exact, twenty):
     """Unequal lengths, an empty self-edit: same answers, losses to float tolerance, near adapters.
 
     Near by the length of the difference, relative to how far training moved the adapter.
@@ -254,7 +254,7 @@ def test_one_pass_equals_one_by_one(policy, twenty):
             assert gap < 0.01 * way, (passage.title, i, gap / way)
 
 
-def test_trials_come_in_the_order_of_their_pairs(policy, twenty):
+def test_trials_come_in_the_order_of_their_pairs(policy, exact, twenty):
     """However they were sorted into passes, and however wide these were."""
     pairs = [(p, edit) for p, own in list(zip(*twenty))[:3] for edit in own]
     wide, narrow = (

@@ -206,6 +206,29 @@ def test_one_thread_for_a_small_model_unless_the_user_chose(monkeypatch):
         torch.set_num_threads(own)
 
 
+@pytest.mark.parametrize(
+    "name, has, products",
+    [
+        ("bundled", True, torch.bfloat16),
+        ("puzzles", True, torch.bfloat16),
+        ("bundled", False, torch.float32),
+        ("some/model", True, torch.float32),  # nobody has measured what it does to another's reward
+    ],
+)
+def test_4_bit_products_of_a_bundled_model_are_bf16_where_the_cpu_has_it(
+    name, has, products, monkeypatch
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {loading.BF16: has})
+    choice = choose(name, "cpu")
+    assert choice.dtype == torch.float32 and choice.products == products
+    said = "4-bit products in bfloat16" in sealkit.environment(name, "cpu")
+    assert said == (products == torch.bfloat16)
+    if name != "some/model":
+        model, _ = sealkit.load_quantized(name, "cpu")
+        assert {layer.compute_dtype for layer in loading.four_bit(model)} == {products}
+        assert model.dtype == torch.float32
+
+
 def test_each_process_of_torchrun_has_its_own_gpu(gpu, monkeypatch):
     gpu(80, (9, 0))
     assert choose().device == torch.device("cuda:0")

@@ -243,10 +243,8 @@ def test_m_step_in_parts_and_with_checkpointing_goes_the_same_way(saved):
 
 
 def as_float16(monkeypatch, folder):
-    choose = loading.choose
-    monkeypatch.setattr(
-        loading, "choose", lambda *a: dataclasses.replace(choose(*a), dtype=torch.float16)
-    )
+    choose, half = loading.choose, {"dtype": torch.float16, "products": torch.float16}
+    monkeypatch.setattr(loading, "choose", lambda *a: dataclasses.replace(choose(*a), **half))
     return sealkit.load_quantized(folder)
 
 

@@ -390,8 +390,11 @@ def full_rows(k, dtype=torch.float16, device="cuda", config=None, **changes):
     changes: of a real model's recipe.
     """
     choose, tokens = sealkit.loading.choose, 512
-    in_dtype = mock.patch("sealkit.loading.choose", lambda *a: replace(choose(*a), dtype=dtype))
-    with in_dtype:
+
+    def in_dtype(*args):
+        return replace(choose(*args), dtype=dtype, products=dtype)
+
+    with mock.patch("sealkit.loading.choose", in_dtype):
         work = mistral_7b(k, config, sequences=10, length=tokens // 8, device=device)
     prompts = work.policy.recipe.prompts  # short ones, and a vocabulary that has their words
     recipe = replace(REAL, **{"prompts": prompts, "max_tokens": tokens} | changes)
