@@ -51,6 +51,11 @@ class Choice:
     dtype_reason: str
     threads_reason: str
 
+    @property
+    def bundled(self):
+        """Whether it is one of the models that ship with sealkit."""
+        return any(self.path == path for path, _ in BUNDLED.values())
+
 
 def choose(name=None, device=None):
     """The one place that decides on model, device, compute dtypes and threads: Choice.
@@ -135,9 +140,8 @@ def load_quantized(name=None, device=None):
         environment variable SEALKIT_MODEL names, else "bundled". The hub's cache needs no network.
     device: a torch device; None for CUDA where there is one, else the CPU.
     Every linear layer of the decoder becomes bitsandbytes' `Linear4bit`, frozen; the rest stays as
-    it is. Compute is fp32 on a CPU (of a bundled model, products with 4-bit weights are bf16 where
-    the CPU has that), bf16 on GPUs that have it, else fp16; a bundled model gets one thread, unless
-    OMP_NUM_THREADS is set. Dropout is off, and so are a model's own decoding rules.
+    it is. Compute is fp32 on a CPU, a bundled model's 4-bit products in bf16 if the CPU has that,
+    bf16 on GPUs that have it, else fp16. Dropout is off, and so are a model's own decoding rules.
     Returns (model, tokenizer), in eval mode. Raises ValueError for a model that there is not, or
     that can't do what the loops need (see `checks`), RuntimeError for what the machine lacks.
 
@@ -147,8 +151,7 @@ def load_quantized(name=None, device=None):
     """
     choice = choose(name, device)
     torch.set_num_threads(choice.threads)
-    quiet = any(choice.path == path for path, _ in BUNDLED.values())
-    quiet &= transformers_logging.is_progress_bar_enabled()
+    quiet = choice.bundled and transformers_logging.is_progress_bar_enabled()
     if quiet:
         transformers_logging.disable_progress_bar()
     try:
