@@ -148,7 +148,7 @@ def test_m_step_makes_what_was_kept_likelier(policy, validation):
     assert m_step(policy, []) == []
 
 
-def test_a_batch_in_parts_goes_the_same_way(policy, validation):
+def test_a_batch_in_parts_goes_the_same_way(policy, exact, validation):
     start, ends = policy.weights(), []
     for rows in (4, 1):
         policy.load(start)
