@@ -18,6 +18,9 @@ from .checks import check_length
 from .loading import unpacked
 
 
+GOOD = 0.8  # reward from which `every_good` keeps: five questions of six
+
+
 def best(rewards, alone):
     """The rule of the paper's code: the best one, also where it helped nothing."""
     return [max(range(len(rewards)), key=lambda j: rewards[j])]
@@ -35,6 +38,15 @@ def best_if_better(rewards, alone):
 def every_better(rewards, alone):
     """The rule of the paper's text: every one that beats the trial without a self-edit."""
     return [j for j, reward in enumerate(rewards) if reward > alone]
+
+
+def every_good(rewards, alone):
+    """A threshold as in ReST (arXiv:2308.08998): every one that earned GOOD, and beats that trial.
+
+    >>> every_good([0.5, 0.8, 0.9], alone=0.2), every_good([0.8, 0.9], alone=0.9)
+    ([1, 2], [])
+    """
+    return [j for j in every_better(rewards, alone) if rewards[j] >= GOOD]
 
 
 @dataclass(frozen=True)

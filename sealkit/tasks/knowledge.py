@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..inner_loop import Lesson
-from ..policy import Recipe
+from ..policy import Recipe, every_good
 from .grading import grade
 
 CHARACTERS = 100_000  # of a self-edit that are read; `Recipe.max_tokens` takes far fewer
@@ -37,7 +37,7 @@ class Prompts:
 # The bundled model has read all of these; None leaves the choice of style to the policy.
 OWN = "implications", "questions", "rewrite", "gist"
 CUES = {None: "Notes:"} | {style: f"{style.title()}:" for style in OWN}
-BUNDLED = Recipe(Prompts(CUES, dict.fromkeys(CUES, "")))
+BUNDLED = Recipe(Prompts(CUES, dict.fromkeys(CUES, "")), keep=every_good)
 
 # A base model follows an example rather than an instruction, so each style has one, on a made-up
 # ferry that no model can know, and the line that would open the next example ends the self-edit.

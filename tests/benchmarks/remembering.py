@@ -8,6 +8,7 @@ python tests/benchmarks/remembering.py [--seed 0] [--streams 16] [--passages 40]
 """
 
 import argparse
+from dataclasses import replace
 
 import sealkit
 from sealkit.continual import draw_streams, first_edits, forget, given, learn_in_turn
@@ -15,6 +16,7 @@ from sealkit.evaluation import bootstrap_interval
 from sealkit.forgetting import Forgetting
 from sealkit.lora import weights_of
 from sealkit.outer_loop import seal
+from sealkit.policy import best_if_better
 from sealkit.remedies import REMEDIES
 from sealkit.remembering import remembering
 from sealkit.tasks import knowledge
@@ -63,7 +65,7 @@ def main():
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
     model, tokenizer = sealkit.load_quantized("bundled")
-    recipe = sealkit.recipe_for(tokenizer)
+    recipe = replace(sealkit.recipe_for(tokenizer), keep=best_if_better)  # of either reward
     policy = sealkit.Policy(sealkit.attach_policy(model, recipe, args.seed), tokenizer, recipe)
     earlier = sealkit.load_passages("bundled", "validation", 4)
     print(f"earlier passages, after learning them: {studied(policy, earlier, args.seed):.1%}")
