@@ -17,7 +17,6 @@ from transformers import LogitsProcessor, StopStringCriteria, TemperatureLogitsW
 from .checks import check_length
 from .loading import unpacked
 
-
 GOOD = 0.8  # reward from which `every_good` keeps: five questions of six
 
 
