@@ -51,7 +51,8 @@ def in_terminal(record):
         for when, trial in zip(("before RL", record.last), trials):
             lines.append(f"  self-edit {when}, reward {trial.reward:.0%}:")
             said = trial.self_edit.splitlines()
-            said[LINES:] = [f"… and {len(said) - LINES} more lines"] if len(said) > LINES else []
+            if (more := len(said) - LINES) > 0:
+                said[LINES:] = [f"… and {more} more line{'s' if more > 1 else ''}"]
             lines.append(wrapped("\n".join(said or ["(empty)"]), "    "))
         lines.append("")
     if record.table:

@@ -37,7 +37,7 @@ def write_picture(record, path):
     told = (
         f"From the passage “{passage.title}” the policy writes a self-edit, a LoRA is trained on "
         f"it, and answers closed book: {before.reward:.0%} right before RL, {after.reward:.0%} "
-        f"{record.last}. Self-edits that taught more than the passage alone train the policy. The "
+        f"{record.last}. Self-edits that taught well train the policy. The "
         "4-bit base stays as it is."
     )
     about = {"described": escaped(told), "when": escaped(record.last)}

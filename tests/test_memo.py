@@ -603,11 +603,12 @@ def test_a_folder_of_the_old_format_is_told(tmp_path, small):
 
 def test_other_versions_and_threads_are_told(ended, small, capsys):
     record = json.loads((ended / "run.json").read_text())
-    record["machine"] |= {"torch": "1.0", "threads": 2}
+    record["machine"] |= {"torch": "1.0", "threads": 2, "products": "torch.float16"}
     (ended / "run.json").write_text(json.dumps(record))
     small(ended)
     (said,) = [line for line in capsys.readouterr().out.splitlines() if "elsewhere" in line]
     assert "torch is 1.0 there" in said and "threads is 2 there and 1 here" in said
+    assert "products is torch.float16 there" in said
     assert "last digits may differ" in said
     FAULTS.append(("resumed with other versions and threads", said))
 
