@@ -94,6 +94,8 @@ def dtypes(device, bundled):
             return torch.float16, torch.float16, why
         return torch.bfloat16, torch.bfloat16, "which this GPU has in hardware"
     if bundled and torch.cpu.get_capabilities().get(BF16):
+        # of kernels, one for each length of a row, oneDNN would keep 1,024: 0.1 GB and more
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
         why = "4-bit products in bfloat16, which this CPU has in hardware"
         return torch.float32, torch.bfloat16, why
     return torch.float32, torch.float32, "which is exact and fast enough on a CPU"
