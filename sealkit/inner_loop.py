@@ -186,7 +186,7 @@ def descend(optimizer, scale, parts, diverged):
         rows = [tensor.grad.view(len(scale), -1) for tensor in tensors]
         for gradient in rows:
             gradient.div_(scale[:, None])
-        finite = torch.stack([gradient.sum(1) for gradient in rows]).isfinite().all(0)
+        finite = torch.stack([gradient.isfinite().all(1) for gradient in rows]).all(0)
         overflown = ~finite & losses.isfinite() & ~diverged & (scale > 1)
         if not overflown.any():
             break

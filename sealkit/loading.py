@@ -94,8 +94,6 @@ def dtypes(device, bundled):
             return torch.float16, torch.float16, why
         return torch.bfloat16, torch.bfloat16, "which this GPU has in hardware"
     if bundled and torch.cpu.get_capabilities().get(BF16):
-        # of kernels, one for each length of a row, oneDNN would keep 1,024: 0.1 GB and more
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
         why = "4-bit products in bfloat16, which this CPU has in hardware"
         return torch.float32, torch.bfloat16, why
     return torch.float32, torch.float32, "which is exact and fast enough on a CPU"
@@ -152,7 +150,7 @@ def load_quantized(name=None, device=None):
     (Linear4bit(in_features=128, out_features=384, bias=False), 24576)
     """
     choice = choose(name, device)
-    torch.set_num_threads(choice.threads)
+    prepare(choice)
     quiet = choice.bundled and transformers_logging.is_progress_bar_enabled()
     if quiet:
         transformers_logging.disable_progress_bar()
@@ -174,6 +172,13 @@ def load_quantized(name=None, device=None):
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     model.generation_config = GenerationConfig(**ends)
     return model, tokenizer
+
+
+def prepare(choice):
+    """Set what holds for the whole process: threads, and how many kernels oneDNN keeps."""
+    torch.set_num_threads(choice.threads)
+    if choice.products != choice.dtype:  # one for each length of a row: 1,024 are 0.1 GB and more
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
 
 def fetch(choice):

@@ -52,7 +52,7 @@ def every_good(rewards, alone):
 class Recipe:
     """All that a model needs to be told besides its weights; `dataclasses.replace` changes it.
 
-    The defaults are the bundled model's, measured on its world.
+    The defaults are the bundled model's, measured on its world; it has its own `keep`, too.
 
     >>> from dataclasses import replace
     >>> replace(Recipe(), steps=3).steps

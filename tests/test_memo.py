@@ -608,7 +608,7 @@ def test_other_versions_and_threads_are_told(ended, small, capsys):
     small(ended)
     (said,) = [line for line in capsys.readouterr().out.splitlines() if "elsewhere" in line]
     assert "torch is 1.0 there" in said and "threads is 2 there and 1 here" in said
-    assert "products is torch.float16 there" in said
+    assert "products is torch.float16 there and torch." in said
     assert "last digits may differ" in said
     FAULTS.append(("resumed with other versions and threads", said))
 

@@ -10,8 +10,8 @@ from peft import LoraConfig, get_peft_model
 
 import sealkit
 from sealkit.lora import lora_layers
-from sealkit.policy import best, best_if_better, every_better, policy_on, seed_of
-from sealkit.tasks.knowledge import BUNDLED, prompt
+from sealkit.policy import best, best_if_better, every_better, every_good, policy_on, seed_of
+from sealkit.tasks.knowledge import BUNDLED, GENERAL, prompt
 
 
 def test_same_seed_same_edits_alone_or_in_a_batch(loaded, validation):
@@ -174,6 +174,8 @@ def test_selection_rules():
     assert best_if_better([0.1, 0.5, 0.5], 0.3) == [1] and best_if_better([0.1, 0.3], 0.3) == []
     assert best([0.1, 0.3], 0.9) == [1]
     assert every_better([0.5, 0.1, 0.4], 0.3) == [0, 2]
+    assert every_good([0.79, 0.8, 1.0, 0.9], 0.8) == [2, 3] and every_good([0.7], 0.3) == []
+    assert BUNDLED.keep is every_good and GENERAL.keep is best_if_better
 
 
 def test_selection_on_the_papers_rewards(paper):
