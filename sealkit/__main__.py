@@ -12,19 +12,19 @@ from pathlib import Path
 import matplotlib
 import torch
 
-from . import can_read, compare, environment, estimate_run, few_shot, load_passages, load_quantized
-from .api import recipe_of
+from . import can_read, environment, estimate_run, load_passages, load_quantized
 from .continual import draw_streams, study
-from .loading import VARIABLE, weight_bytes
+from .evaluation import compare_arms
+from .few_shot import compare_recipes
+from .loading import named, weight_bytes
 from .memo import RunError, failing, processes, shared, write_json, write_log
 from .outer_loop import memo_of, seal
-from .page import command_of, draw_record, in_terminal, rows, wrapped, write_page
-from .picture import write_picture
+from .page import command_of, draw_record, in_terminal, rows, wrapped, write_page, write_picture
 from .policy import Policy, attach_policy
 from .record import BEFORE, note_command, read_record, styles_of
-from .report import row, row_head
+from .report import row, row_head, story
 from .talk import talk
-from .tasks import knowledge
+from .tasks import knowledge, puzzles
 from .tasks.passages import source_for
 
 HELP = {
@@ -137,64 +137,79 @@ def arguments(words):
     other.add_argument("--passage", type=number, default=1, metavar="N", help=HELP["passage"])
     args = parser.parse_args(words)
     args.passages = args.passages or (60 if args.task == "puzzles" else 40)
-    named = args.data in (None, "bundled", "squad") or Path(args.data).is_file()
-    if not named and args.task != "puzzles":  # which may be a folder, too
+    known = args.data in (None, "bundled", "squad") or Path(args.data).is_file()
+    if not known and args.task != "puzzles":  # which may be a folder, too
         parser.error(f"argument --data: there is no file {args.data!r}")
-    tasks = {"puzzles": run_puzzles, "stream": run_stream}
-    args.act = tasks.get(args.task, run) if args.act is run else args.act
+    args.domain = puzzles if args.task == "puzzles" else knowledge
+    args.act = run_stream if args.task == "stream" and args.act is run else args.act
     new = next(path for n in count(1) if not (path := Path(f"runs/{n}")).exists())
     args.output = shared(args.output or new)
     return args
 
 
 def load(args, tell):
-    """Model, tokenizer, passages to train on and to test on; tells what they are."""
+    """Policy, items to train on and to test on; tells what they are."""
+    name, task, read, others = args.model, args.domain, load_passages, "others"
+    if task is puzzles:
+        name = "puzzles" if named(name) == "bundled" else name
+        args.data, read, others = args.data or "bundled", puzzles.load_puzzles, "of other families"
+    args.data = args.data or source_for(name)
     try:
-        model, tokenizer = load_quantized(args.model)
-        train = load_passages(args.data, "train", args.passages)
-        test = load_passages(args.data, "test", args.held_out)
+        model, tokenizer = load_quantized(name)
+        train = read(args.data, "train", args.passages)
+        test = read(args.data, "test", args.held_out)
     except RuntimeError as error:
         raise SetupError(error) from error
     held, plain = (f"{count / 1e6:.2f}" for count in weight_bytes(model))
-    tell(environment(args.model))
+    tell(environment(name))
     tell(f"In 4 bits (NF4, double quantization): {held} MB of weights, {plain} in 16 bits.")
-    tell(f"Passages of {args.data}: {len(train)} to train on, {len(test)} others to test on.")
+    what = f"{task.NOUN}s of {args.data}".capitalize()
+    tell(f"{what}: {len(train)} to train on, {len(test)} {others} to test on.")
     sizes = ("passages", args.passages, train), ("held-out", args.held_out, test)
-    for name, asked, there in sizes:
+    for option, asked, there in sizes:
         if len(there) < asked:
-            tell(f"(--{name} {asked}: there are {len(there)}, all are taken.)")
-    return model, tokenizer, train, test
+            tell(f"(--{option} {asked}: there are {len(there)}, all are taken.)")
+    recipe = task.recipe_for(tokenizer)
+    return Policy(attach_policy(model, recipe, args.seed), tokenizer, recipe), train, test
 
 
-def run(args):
-    """One run as `args` say; prints a row an iteration, writes the run's folder."""
-    start, log = time.time(), []
-    args.data = args.data or source_for(args.model)
+def teller(args):
+    """(a function that prints what it is told, the list of all that it was told in full)."""
+    log = []
 
     def tell(short, full=None):
         log.append(full or short)
         print(full if args.verbose and full else wrapped(short), flush=True)
 
-    model, tokenizer, train, test = load(args, tell)
-    recipe, k, seed = recipe_of(model, tokenizer), args.self_edits, args.seed
-    styles = recipe.prompts.styles if args.styles else ()
-    if not (args.output / "run.json").exists():
-        exams = len(test) * (args.iterations + len(styles) + 3)
-        tell(str(estimate_run(model, tokenizer, train, args.iterations, k, exams)))
-        tell(can_read(model, tokenizer, train))
-    policy = Policy(attach_policy(model, recipe, seed), tokenizer, recipe)
-    with memo_of(args.output, policy, knowledge, train, k, seed) as memo:
-        note_command(args.output, options(args), train=train, test=test)
+    return tell, log
+
+
+def run(args):
+    """SEAL as `args` say, then its arms: prints a row an iteration, writes the run's folder."""
+    (tell, log), start, seed, k = teller(args), time.time(), args.seed, args.self_edits
+    policy, train, test = load(args, tell)
+    task, passages, noun = args.domain, {"train": train, "test": test}, args.domain.NOUN
+    styles = policy.recipe.prompts.styles if args.styles and task is knowledge else ()
+    if task is knowledge and not (args.output / "run.json").exists():
+        of, exams = (policy.model, policy.tokenizer, train), args.iterations + len(styles) + 3
+        tell(str(estimate_run(*of, args.iterations, k, exams * len(test))))
+        tell(can_read(*of))
+    with memo_of(args.output, policy, task, train, k, seed) as memo:
+        note_command(args.output, options(args), **(passages if task is knowledge else {}))
         policies = {BEFORE: None}
-        tell(f"\n{row_head(knowledge.OWN)}")
-        for iteration in timed(seal(policy, knowledge, train, k, seed, memo), args, memo):
-            told = row(iteration, memo["seconds", iteration.number], styles_of(iteration, train))
-            tell(told, f"{iteration}\n{told}")
+        tell(f"\n{row_head(task.KINDS, noun)}")
+        for iteration in timed(seal(policy, task, train, k, seed, memo), args, memo):
+            kinds = styles_of(iteration, train, task)
+            told = row(iteration, memo["seconds", iteration.number], kinds)
+            tell(told, f"{story(iteration, noun)}\n{told}")
             write_log(args.output, log)
             policies[f"after iteration {iteration.number}"] = iteration.policy
         policies[BEFORE] = memo["policy", 0]["weights"]
-        comparison = compare(policy.model, tokenizer, test, policies, styles, seed, memo)
-    write_json(args.output / "results.json", {"accuracy": comparison.scores})
+        if task is knowledge:
+            found = compare_arms(policy, task, test, policies, styles, seed, memo)
+        else:
+            found = compare_recipes(policy, train, test, policies, seed, memo)
+    write_json(args.output / "results.json", {"accuracy": found.scores, "notes": found.notes})
     finish(args.output, tell)
     tell(f"{time.time() - start:.0f} s in all.")
     write_log(args.output, log)
@@ -202,23 +217,14 @@ def run(args):
 
 def run_stream(args):
     """Streams of test passages learned for good, with each remedy against forgetting."""
-    start = time.time()
-    args.data = args.data or source_for(args.model)
-    model, tokenizer, _, test = load(args, print)
-    recipe, style = recipe_of(model, tokenizer), "questions"
-    policy = Policy(attach_policy(model, recipe, args.seed), tokenizer, recipe)
+    (tell, log), start = teller(args), time.time()
+    policy, _, test = load(args, tell)
     streams = draw_streams(test, args.streams, min(8, len(test)), args.seed)
-    study(policy, knowledge, streams, args.output, args.seed, style)
+    study(policy, knowledge, streams, args.output, args.seed, "questions")
     note_command(args.output, options(args), test=test)
-    finish(args.output, print)
-    print(f"{time.time() - start:.0f} s in all.")
-
-
-def run_puzzles(args):
-    """SEAL on puzzles, and the table that asks whether one fixed recipe would do as well."""
-    few_shot.run(args)
-    note_command(args.output, options(args))
-    close(read_record(args.output), print)
+    finish(args.output, tell)
+    tell(f"{time.time() - start:.0f} s in all.")
+    write_log(args.output, log)
 
 
 OPTIONS_OF = {  # what a run's folder remembers of its command line
@@ -230,9 +236,9 @@ OPTIONS_OF = {  # what a run's folder remembers of its command line
 
 def options(args):
     """The options of a run that its folder remembers: {name on the command line: value}."""
-    names = "model", "data", "seed", *OPTIONS_OF[args.task]
+    names = "data", "seed", *OPTIONS_OF[args.task]
     found = {name: getattr(args, name.replace("-", "_")) for name in names}
-    return found | {"model": args.model or os.environ.get(VARIABLE) or "bundled"}
+    return {"model": named(args.model)} | found
 
 
 def timed(iterations, args, memo):
@@ -251,7 +257,7 @@ def show(args):
     print(wrapped(f"{args.folder}: {command_of(record)}\n"))
     if record.iterations:
         print("\n".join(rows(record)))
-    elif not record.table:
+    elif not record.streams:
         print("No iteration is finished yet.")
     finish(args.folder, print)
     if args.picture:
@@ -259,15 +265,9 @@ def show(args):
 
 
 def finish(folder, tell):
-    """Tell what came of a run, and draw its figure and its page."""
+    """Tell what came of a run and how to go on, draw its figure and its page."""
     record = read_record(folder)
     tell(f"\n{in_terminal(record)}\n")
-    close(record, tell)
-
-
-def close(record, tell):
-    """Draw a run's figure and its page, and tell how to go on."""
-    folder = record.folder
     with failing(folder / "figure.png"):
         draw_record(record, folder / "figure.png")
     write_page(record, folder / "report.html")

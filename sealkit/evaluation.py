@@ -29,7 +29,7 @@ def bootstrap_interval(values, level=0.95, seed=0):
 @dataclass(frozen=True)
 class Comparison:
     """Rewards of every arm on every item: {arm: one share in [0, 1] for each item, in the same
-    order}.
+    order}. notes: lines below the table.
 
     >>> print(Comparison({"no adaptation": (0.0, 0.0), "oracle": (1.0, 1.0)}))
     arm            accuracy     95% interval   (2 items)
@@ -38,6 +38,7 @@ class Comparison:
     """
 
     scores: dict[str, tuple[float, ...]]
+    notes: tuple[str, ...] = ()
 
     def accuracy(self, arm):
         """(mean, low, high) of one arm: the mean over items of each item's share of right
@@ -54,7 +55,7 @@ class Comparison:
         for arm in self.scores:
             mean, low, high = self.accuracy(arm)
             lines.append(f"{arm:<{width}}  {mean:7.1%}   [{low:6.1%}, {high:6.1%}]")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,11 @@ class Choice:
         return any(self.path == path for path, _ in BUNDLED.values())
 
 
+def named(name=None):
+    """The model's name: as given, else as SEALKIT_MODEL says, else "bundled"."""
+    return name or os.environ.get(VARIABLE) or "bundled"
+
+
 def choose(name=None, device=None):
     """The one place that decides on model, device, compute dtypes and threads: Choice.
 
@@ -66,10 +71,10 @@ def choose(name=None, device=None):
     gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # each process of torchrun has its own
     device = torch.device(device or (gpu if torch.cuda.is_available() else "cpu"))
     reason = "because it was asked for"
-    if not name and (name := os.environ.get(VARIABLE)):
-        reason = f"because the environment variable {VARIABLE} says so"
-    elif not name:
-        name, reason = "bundled", f"because {VARIABLE} names no other"
+    if not name:
+        said = os.environ.get(VARIABLE)
+        reason = f"because {VARIABLE} {'says so' if said else 'names no other'}"
+    name = named(name)
     dtype, products, why = dtypes(device, name in BUNDLED)
     path = BUNDLED.get(name, (name, ""))[0]
     threads, because = THREADS, "all that torch takes"

@@ -1,21 +1,22 @@
 """A run's folder, read back: what it holds by now, without a model and without computing."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 from .evaluation import Comparison
-from .few_shot import Table
 from .forgetting import Forgetting
 from .inner_loop import Trial
 from .memo import Journal, RunError, damaged, write_json
 from .outer_loop import Iteration
-from .tasks import knowledge
+from .tasks import knowledge, puzzles
 from .tasks.passages import Passage, load_passages, save_passages
 
 BEFORE = "self-edits before RL"
+AFTER = re.compile(r"after iteration \d+")
 SPLITS = "train", "test"
 
 
@@ -26,7 +27,7 @@ class Record:
     settings, machine: of run.json. command: the options it was last given, {} for `run_seal`'s.
     train, test: its passages. iterations: those that are finished. seconds: {iteration: float}.
     comparison: the arms that are finished, None before there is one. tried: {arm: a Trial for each
-    of `test`}, of the arms that train. table: the Forgetting of streams, or the Table of puzzles.
+    of `test`}, of the arms that train. streams: the Forgetting of a run on streams.
     """
 
     folder: Path
@@ -39,13 +40,18 @@ class Record:
     seconds: dict[int, float]
     comparison: Comparison | None
     tried: dict[str, list[Trial]]
-    table: object = None
+    streams: Forgetting | None = None
+
+    @property
+    def task(self):
+        """The domain, a module."""
+        return puzzles if self.settings.get("task") == puzzles.__name__ else knowledge
 
     def styles(self, iteration):
-        """{style: number of self-edits of an iteration}, or None where the task can't tell."""
-        if self.settings.get("task") != knowledge.__name__ or not self.train:
-            return None
-        return styles_of(iteration, self.train)
+        """{kind: number of self-edits of an iteration}, None if its passages are not known."""
+        items = self.train or [None] * len(iteration.trials)
+        known = self.train or self.task is puzzles  # which needs none of them
+        return styles_of(iteration, items, self.task) if known else None
 
     @property
     def first(self):
@@ -55,7 +61,7 @@ class Record:
     @property
     def last(self):
         """The arm of the last policy, None before there is one."""
-        return next((arm for arm in reversed(self.arms) if arm.startswith("after")), None)
+        return next((arm for arm in reversed(self.arms) if AFTER.fullmatch(arm)), None)
 
     @property
     def arms(self):
@@ -63,14 +69,14 @@ class Record:
         return list(self.comparison.scores) if self.comparison else []
 
 
-def styles_of(iteration, passages):
-    """{style: number of an iteration's self-edits}, for `knowledge`'s styles."""
+def styles_of(iteration, items, task=knowledge):
+    """{kind: number of an iteration's self-edits}, of the task's KINDS."""
     found = Counter(
-        knowledge.style(passage, trial.self_edit)
-        for passage, own in zip(passages, iteration.trials)
+        "invalid" if trial.reason else task.style(item, trial.self_edit)
+        for item, own in zip(items, iteration.trials)
         for trial in own
     )
-    return {style: found[style] for style in knowledge.OWN}
+    return {kind: found[kind] for kind in task.KINDS}
 
 
 def note_command(folder, command, **passages):
@@ -90,13 +96,14 @@ def read_record(folder):
     files = [folder / f"{split}.jsonl" for split in SPLITS]
     train, test = (load_passages(path) if path.is_file() else [] for path in files)
     journal = Journal(folder)
-    table = table_of(journal, results, about["settings"].get("k"))
-    tried, scores = arms_of(journal, len(test)) if table is None else ({}, {})
-    comparison = Comparison(scores) if scores else getattr(table, "comparison", None)
+    streams = streams_of(journal, about["settings"].get("k"))
+    tried, scores = ({}, {}) if streams else arms_of(journal, len(test))
+    scores = {arm: tuple(own) for arm, own in results.get("accuracy", scores).items()}
+    comparison = Comparison(scores, tuple(results.get("notes", ()))) if scores else None
     seconds = {key[1]: value for key, value in journal.items() if key[0] == "seconds"}
     iterations = tuple(iterations_of(journal, [passage.title for passage in train]))
     parts = about["settings"], about["machine"], command, train, test, iterations
-    return Record(folder, *parts, seconds, comparison, tried, table)
+    return Record(folder, *parts, seconds, comparison, tried, streams)
 
 
 def read_json(path):
@@ -131,13 +138,8 @@ def iterations_of(journal, names):
         )
 
 
-def table_of(journal, results, count):
-    """The Table of a run on puzzles that is over, the Forgetting of `count` streams, or None."""
-    if "fixed" in results:
-        scores = {arm: tuple(values) for arm, values in results["accuracy"].items()}
-        return Table(
-            Comparison(scores), results["invalid"], results["fixed"], results.get("grid", {})
-        )
+def streams_of(journal, count):
+    """The Forgetting of `count` streams, of the remedies that are done; None if there is none."""
     rows, start = {}, "stream, "
     for key, row in journal.items():
         if key[0] == "arm" and key[1].startswith(start):

@@ -134,10 +134,10 @@ def save(figure, path):
     plt.close(figure)
 
 
-def row_head(styles=()):
+def row_head(styles=(), item="passage"):
     """The line above `row`s: with a column for the share of each style."""
     names = "".join(f" {style[:4]:>4}" for style in styles)
-    return f"iter  reward  passage only     kept          loss  seconds{names}"
+    return f"iter  reward{f'{item} only':>14}     kept          loss  seconds{names}"
 
 
 def row(iteration, seconds=None, styles=None):

@@ -6,7 +6,6 @@ import peft
 
 from .api import recipe_of
 from .continual import draw_streams
-from .forgetting import Forgetting
 from .inner_loop import answer, ask, sft
 from .loading import load_quantized
 from .lora import fork
@@ -14,7 +13,7 @@ from .memo import ADAPTER, RunError, damaged
 from .outer_loop import fingerprint, write_self_edits
 from .page import wrapped
 from .policy import Policy, attach_policy
-from .tasks import knowledge, puzzles
+from .tasks import knowledge
 from .tasks.passages import Passage, Question
 
 
@@ -26,8 +25,8 @@ def talk(record, number=1):
     each is also answered without what was learned. Raises RunError for a run without a policy or
     such a passage, or of another model.
     """
-    folder, remembers = repr(str(record.folder)), isinstance(record.table, Forgetting)
-    if record.settings.get("task") == puzzles.__name__:
+    folder, remembers = repr(str(record.folder)), record.streams is not None
+    if record.task is not knowledge:
         raise RunError(f"{folder} holds a run on puzzles: only what read passages can be asked.")
     if not (record.test and (record.iterations or remembers)):
         raise RunError(f"{folder} holds no finished iteration of the command line.")
@@ -67,7 +66,7 @@ def trial(policy, passage, record):
 
 def learned(record):
     """The passages of the first stream, which a run's `memory/` has learned."""
-    streams, _, length = record.table.matrix(record.table.best()).shape
+    streams, _, length = record.streams.matrix(record.streams.best()).shape
     return draw_streams(record.test, streams, length, record.settings["seed"])[0]
 
 

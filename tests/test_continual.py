@@ -327,6 +327,7 @@ def test_what_a_stream_taught_outlives_the_process(tmp_path, monkeypatch, capsys
         assert part in told
     names = {path.name for path in (tmp_path / "r").iterdir()}
     assert names == {".lock", "memory", "command.json", "figure.png", "journal.jsonl"} | {
+        "log.txt",
         "report.html",
         "results.json",
         "run.json",

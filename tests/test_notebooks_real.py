@@ -41,6 +41,7 @@ SHAPES = {
     },
 }
 NEW_TOKENS = 16  # of a self-edit: a random model hardly ever ends one
+FAST = {"steps": 2, "max_tokens": 192, "epochs": 1}  # where nothing is learned in any number
 
 
 @pytest.fixture(
@@ -96,7 +97,8 @@ def test_runs_unchanged_on_another_model_each_cell_twice(path, folder, tmp_path,
     monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
     monkeypatch.setenv("SEALKIT_MODEL", str(folder))
     monkeypatch.setenv("SEALKIT_DATA", str(data))
-    short = replace(knowledge.GENERAL, max_new_tokens=NEW_TOKENS)
+    tiny = FAST if Path(folder).name.startswith("tiny") else {}
+    short = replace(knowledge.GENERAL, max_new_tokens=NEW_TOKENS, **tiny)
     monkeypatch.setattr(knowledge, "GENERAL", short)
     pyplot.switch_backend("Agg")
     cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]

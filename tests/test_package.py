@@ -51,10 +51,11 @@ def test_python_of_colab_is_admitted():
 def test_only_what_colab_lacks_would_be_installed():
     """bitsandbytes and what the grader reads with.
 
-    The others are part of Colab, in versions long past our lower bounds; filelock, of any version,
-    comes with its torch.
+    The others are part of Colab, in versions long past our lower bounds; filelock and jinja2, of
+    any version, come with its torch.
     """
     there = {"matplotlib", "pyarrow", "pydantic", "tqdm", "filelock", "python-dateutil", "regex"}
+    there |= {"jinja2", "markupsafe"}
     lacking = {"bitsandbytes", "pint", "simplemma", "text2num"}
     assert set(declared()) - set(COLAB) == lacking | there
     assert not declared()["filelock"].specifier

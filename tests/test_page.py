@@ -6,6 +6,7 @@ from base64 import b64decode
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
 import pytest
@@ -13,17 +14,27 @@ from matplotlib import pyplot
 from matplotlib.container import BarContainer
 from peft import LoraConfig
 
+import sealkit
 from sealkit import Comparison, Iteration, Journal, Passage, Question, RunError, Trial
-from sealkit.page import command_of, in_terminal, page, rows, wrapped, write_page
-from sealkit.picture import LOOP, write_picture
+from sealkit.page import command_of, in_terminal, rows, wrapped, write_page, write_picture
 from sealkit.record import BEFORE, Record, note_command, read_record
 from sealkit.report import PALETTE, describe, interval, plot_rewards, row, row_head
 from sealkit.talk import learned, talk
 from sealkit.tasks import knowledge, puzzles
 
-NASTY = "</pre><script src='http://x.y/z.js'>1</script>\x00\x1b[31m\ud800\uffff ✓ ${title} & $lead"
+NASTY = (
+    "</pre><script src='http://x.y/z.js'>1</script>\x00\x1b[31m\ud800\uffff ✓ {{ lead }} & {% x %}"
+)
+LOOP = Path(sealkit.__file__).with_name("loop.svg")
 DRAWINGS = Path(__file__).parents[1] / "notebooks" / "images"
 VOID = "meta", "link", "br", "img", "hr", "input"
+
+
+def page(record):
+    """The page of a Record: str."""
+    with TemporaryDirectory() as folder:
+        write_page(record, Path(folder) / "report.html")
+        return (Path(folder) / "report.html").read_text("utf-8")
 
 
 def made_up(text=NASTY, iterations=2, passages=4):
@@ -141,18 +152,20 @@ def test_a_past_run_on_puzzles_tells_its_table(tmp_path):
     alone = Trial("", 0.5, ["1"], [2.0, 1.0], 9)
     journal.update({("trial", 1, 0, None): vars(alone)})
     journal.update({("policy", 1): {"losses": [], "weights": {}, "kept": []}})
-    scores = {"before RL": [0.0, 0.5], "after iteration 1": [0.5, 1.0], "best fixed recipe": [1, 1]}
-    invalid = {"before RL": 0.5, "after iteration 1": 0.0}
-    found = {"accuracy": scores, "invalid": invalid, "fixed": "{}"}
+    scores = {"self-edits before RL": [0.0, 0.5], "after iteration 1": [0.5, 1.0]}
+    scores |= {"after iteration 1, 5 views vote": [1.0, 1.0], "best fixed recipe": [1, 1]}
+    found = {"accuracy": scores, "notes": ["Invalid recipes, before RL: 50%"]}
     (tmp_path / "results.json").write_text(json.dumps(found))
     record = read_record(tmp_path)
     ((trial,),) = record.iterations[0].trials
     assert trial.reason and trial.self_edit == "no recipe", "one that was not tried earns nothing"
     told = " ".join(in_terminal(record).split())
-    for part in ("on 2 puzzles that no policy has seen", "25.0% before RL to 75.0%", "RL: 50%"):
+    for part in ("2 puzzles that no policy has seen", "RL: 50%", "best fixed recipe -25.0"):
         assert part in told
-    source = page(record)
-    assert "Best fixed recipe" in source and "held-out puzzles" in source and "<svg" in source
+    source, table = page(record), list(rows(record))
+    assert "25.0% before RL to 75.0%" in source and "50%" in source, "without the vote"
+    assert "puzzle only" in table[0] and table[1].endswith("0%   0%   0% 100%")
+    assert "best fixed recipe" in source and "held-out puzzles" in source and "<svg" in source
     with pytest.raises(RunError, match="only what read passages can be asked"):
         talk(record)
 
@@ -180,7 +193,7 @@ def test_nothing_in_the_terminal_is_wider_than_80_columns(text):
 
 def test_a_row_fits_below_its_head():
     (one,) = made_up(iterations=1).iterations
-    styles = dict.fromkeys(knowledge.OWN, 2)
+    styles = dict.fromkeys(knowledge.KINDS, 2)
     long = row(one, 12345.6, styles)
     assert len(long) == len(row_head(styles)) <= 80 and "1.00 → 0.50" in long
     assert len(row(one)) <= 80
@@ -189,7 +202,7 @@ def test_a_row_fits_below_its_head():
 def test_the_style_of_a_self_edit_is_told_from_its_form():
     passage = Passage("Ana", "It is red.", (Question("Color?", ("red",)),))
     edits = "Ana is red.\nRed is Ana.", "Question: Color? Answer: red", "Ana is red. It is.", "Hm."
-    assert [knowledge.style(passage, edit) for edit in edits] == list(knowledge.OWN)
+    assert [knowledge.style(passage, edit) for edit in edits] == list(knowledge.KINDS)
 
 
 def test_a_folder_without_a_run_or_with_a_damaged_record_is_one_sentence(tmp_path):
@@ -222,10 +235,12 @@ def test_the_drawings_of_the_notebooks(path):
 
 def test_the_committed_picture_of_the_loop_is_of_the_present_drawing():
     """If not: python -m sealkit show runs/1 --picture notebooks/images/loop.svg"""
-    parts = re.split(r"\$\w+", LOOP.read_text("utf-8"))
+    drawing = LOOP.read_text("utf-8")
+    parts = re.split(r"(?s){[{%].*?[}%]}", drawing[drawing.index("<svg") :])
     drawn = (DRAWINGS / "loop.svg").read_text("utf-8")
-    places = [drawn.find(part) for part in parts]
-    assert -1 not in places and places == sorted(places)
+    at = 0
+    for part in parts:
+        assert (at := drawn.find(part, at)) >= 0, part
 
 
 @pytest.mark.parametrize("text", ["It burns. " * 40, NASTY, ""])

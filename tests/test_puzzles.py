@@ -15,7 +15,6 @@ from sealkit import few_shot, inner_loop
 from sealkit.__main__ import main
 from sealkit.bundled import pretrain_puzzles
 from sealkit.bundled import puzzles as world
-from sealkit.evaluation import Comparison
 from sealkit.lora import fork
 from sealkit.tasks import puzzles
 from sealkit.tasks.puzzles import OWN, Puzzle, Settings, load_puzzles, read_recipe
@@ -461,7 +460,7 @@ def test_a_small_run_of_all_arms(solver, test_split, monkeypatch):
     monkeypatch.setattr(few_shot, "GRID", few_shot.GRID[:2])
     train, start = load_puzzles("bundled", "train", 2), solver.weights()
     table = few_shot.compare_recipes(solver, train, test_split[:2], {"before RL": start})
-    assert list(table.comparison.scores) == [
+    assert list(table.scores) == [
         "in context, no training",
         "random valid recipe",
         "before RL",
@@ -469,10 +468,12 @@ def test_a_small_run_of_all_arms(solver, test_split, monkeypatch):
         "best fixed recipe",
         "oracle (best of the grid)",
     ]
-    assert isinstance(table.comparison, Comparison) and table.fixed in few_shot.GRID
-    best = table.comparison.scores["oracle (best of the grid)"]
-    assert all(a >= b for a, b in zip(best, table.comparison.scores["best fixed recipe"]))
-    assert "before RL − best fixed recipe" in str(table)
+    *_, invalid, grid, fixed = table.notes
+    assert re.fullmatch(r"Invalid recipes, before RL: \d+%", invalid)
+    assert re.fullmatch(r"Each .*: none \d+\.\d%, mirror \d+\.\d%", grid)
+    assert fixed.partition(": ")[2] in few_shot.GRID
+    best = table.scores["oracle (best of the grid)"]
+    assert all(a >= b for a, b in zip(best, table.scores["best fixed recipe"]))
     assert all(torch.equal(a, b) for a, b in zip(start.values(), solver.weights().values()))
 
 
@@ -501,16 +502,18 @@ def test_the_command_runs_puzzles_and_leaves_its_record(tmp_path, capsys, monkey
     told = capsys.readouterr().out
     for part in (
         "2 of other families",
-        "invalid recipes",
-        "Invalid recipes before RL",
+        "puzzle only",
+        "Invalid recipes, self-edits before RL",
         "best fixed",
+        "points   95% interval, paired by puzzle",
     ):
         assert part in told
     assert "(ReSTEM): 2 puzzles" in (tmp_path / "run" / "log.txt").read_text("utf-8")
     found = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert "after iteration 1" in found["accuracy"] and found["fixed"] in few_shot.GRID
+    assert "after iteration 1" in found["accuracy"] and len(found["notes"]) == 4
     assert not main(["show", output[1]])
     shown = capsys.readouterr().out
-    assert "after iteration 1 − best fixed recipe" in shown and "--task puzzles" in shown
+    assert shown.partition("\niter")[2].rpartition("\nOpen")[0].replace("\n\n\n", "\n\n") in told
+    assert "--task puzzles" in shown
     assert main(["--task", "puzzles", "--passages", "3", *sizes[2:], *output]) == 2
     assert "other settings" in capsys.readouterr().err

@@ -38,7 +38,6 @@ ORDER = [  # each may import those before it
     "estimate",
     "record",
     "page",
-    "picture",
     "talk",
     "__main__",
 ]

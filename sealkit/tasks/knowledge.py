@@ -9,6 +9,7 @@ from ..inner_loop import Lesson
 from ..policy import Recipe, every_good
 from .grading import grade
 
+NOUN = "passage"  # what an item is called
 CHARACTERS = 100_000  # of a self-edit that are read; `Recipe.max_tokens` takes far fewer
 TEXTS = {path.stem: path.read_text("utf-8") for path in Path(__file__).parent.glob("prompts/*.txt")}
 
@@ -35,8 +36,8 @@ class Prompts:
 
 
 # The bundled model has read all of these; None leaves the choice of style to the policy.
-OWN = "implications", "questions", "rewrite", "gist"
-CUES = {None: "Notes:"} | {style: f"{style.title()}:" for style in OWN}
+KINDS = "implications", "questions", "rewrite", "gist"
+CUES = {None: "Notes:"} | {style: f"{style.title()}:" for style in KINDS}
 BUNDLED = Recipe(Prompts(CUES, dict.fromkeys(CUES, "")), keep=every_good)
 
 # A base model follows an example rather than an instruction, so each style has one, on a made-up
@@ -103,7 +104,7 @@ def prompt(passage, recipe, style=None):
 
 
 def style(passage, edit):
-    """Which style a self-edit is written in, told from its form: one of OWN.
+    """Which style a self-edit is written in, told from its form: one of KINDS.
 
     Lines with "Question:"; no answer of the exam in it (a gist); several sentences in a line (a
     rewrite); else implications.

@@ -21,7 +21,9 @@ from pydantic import Field
 from ..inner_loop import Lesson
 from ..policy import Recipe, seed_of
 
+NOUN = "puzzle"  # what an item is called
 FLAGS = "mirror", "shuffle", "recolour"
+KINDS = *FLAGS, "invalid"  # of recipes, see `style`
 LOSSES = "outputs", "all"
 RATES, STEPS = (0.001, 0.003, 0.005), (10, 20, 40)  # of the bundled model's recipes
 COLOURS, SIDE = 10, 30  # of ARC
@@ -244,6 +246,19 @@ def read_recipe(edit):
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"]))[:40]
         raise InvalidRecipe(f"no recipe: {where + ': ' if where else ''}{first['msg']}") from error
+
+
+def style(puzzle, edit):
+    """The kind of a recipe: its first augmentation, "none" or "invalid".
+
+    >>> style(None, recipe_text("recolour")), style(None, "[1]")
+    ('recolour', 'invalid')
+    """
+    try:
+        settings = read_recipe(edit)
+    except InvalidRecipe:
+        return "invalid"
+    return next((flag for flag in FLAGS if getattr(settings, flag)), "none")
 
 
 def lesson(puzzle, edit, recipe):
