@@ -71,9 +71,11 @@ class Trial:
 def try_out(policy, task, pairs):
     """One pass: the Trial of each (item, self-edit), side by side; their lessons have one pace.
 
-    task: a module such as `sealkit.tasks.knowledge`.
+    task: a module such as `sealkit.tasks.knowledge`. A lesson with a reason earns 0, untried.
     """
     lessons = [task.lesson(*pair, policy.recipe) for pair in pairs]
+    if lessons[0].reason:
+        return [Trial(edit, 0.0, [], [], 0, own.reason) for (_, edit), own in zip(pairs, lessons)]
     adapters = fork(policy.model, len(pairs))  # θ, k times
     losses, tokens = sft(policy, adapters, lessons)  # θ' ← SFT(θ, SE)
     questions = [task.questions(item, policy.recipe) for item, _ in pairs]
@@ -94,15 +96,14 @@ def run_trials(policy, task, pairs, memo=None, keys=None, title=None):
     """The inner loop for any number of (item, self-edit) pairs: list[Trial] in their order.
 
     Lessons of one pace and of like length are trained side by side, `recipe.adapters_per_pass` at
-    a time; one with a reason earns 0 without. memo, keys, title: see `remembered`.
+    a time. memo, keys, title: see `remembered`.
     """
     memo = {} if memo is None else memo
     pairs = dict(zip(keys or [("trial", n) for n in range(len(pairs))], pairs, strict=True))
     lessons = {key: task.lesson(*pair, policy.recipe) for key, pair in pairs.items()}
-    width, done = policy.recipe.adapters_per_pass, {}
 
     def pace(key):
-        return lessons[key].steps, lessons[key].learning_rate
+        return bool(lessons[key].reason), lessons[key].steps, lessons[key].learning_rate
 
     def length(key):
         return len(pack(policy, lessons[key].part(0).texts)[0])
@@ -110,14 +111,9 @@ def run_trials(policy, task, pairs, memo=None, keys=None, title=None):
     def one_pass(keys):
         return [asdict(trial) for trial in try_out(policy, task, [pairs[key] for key in keys])]
 
-    for key, (_, edit) in pairs.items():
-        if why := lessons[key].reason:
-            done[key] = asdict(Trial(edit, 0.0, [], [], 0, why))
-    order = sorted(
-        (key for key in pairs if key not in done), key=lambda key: (pace(key), length(key))
-    )
-    for group in (list(group) for _, group in groupby(order, pace)):
-        done |= zip(group, remembered(memo, group, one_pass, width, title))
+    width, done = policy.recipe.adapters_per_pass, {}
+    for _, group in groupby(sorted(pairs, key=lambda key: (pace(key), length(key))), pace):
+        done |= zip(group := list(group), remembered(memo, group, one_pass, width, title))
     return [Trial(**done[key]) for key in pairs]
 
 

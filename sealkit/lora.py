@@ -63,17 +63,19 @@ def side_by_side(model, adapters):
                 handle.remove()
 
 
+def each(function, *adapters):
+    """Adapters whose matrices are what a function makes of one matrix of each of the given."""
+    return {name: tuple(map(function, *(some[name] for some in adapters))) for name in adapters[0]}
+
+
 def chosen(adapters, rows):
     """The adapters at some of the places along the leading axis."""
-    return {name: (A[rows], B[rows]) for name, (A, B) in adapters.items()}
+    return each(lambda matrix: matrix[rows], adapters)
 
 
 def again(adapters):
     """A copy of adapters to go on from, leaves that want gradients, as `fork` makes them."""
-    return {
-        name: tuple(matrix.detach().clone().requires_grad_() for matrix in pair)
-        for name, pair in adapters.items()
-    }
+    return each(lambda matrix: matrix.detach().clone().requires_grad_(), adapters)
 
 
 def fresh(adapters, seeds):
@@ -93,10 +95,9 @@ def fresh(adapters, seeds):
 def mixed(old, new, share):
     """old + share (new − old), matrix by matrix. share: (k,), one for each adapter."""
 
-    def mix(a, b):
-        return torch.lerp(a.detach(), b.detach(), share.to(a)[:, None, None])
-
-    return {name: tuple(map(mix, pair, new[name])) for name, pair in old.items()}
+    return each(
+        lambda a, b: torch.lerp(a.detach(), b.detach(), share.to(a)[:, None, None]), old, new
+    )
 
 
 def joined(old, new):

@@ -101,7 +101,10 @@ def read_record(folder):
     scores = {arm: tuple(own) for arm, own in results.get("accuracy", scores).items()}
     comparison = Comparison(scores, tuple(results.get("notes", ()))) if scores else None
     seconds = {key[1]: value for key, value in journal.items() if key[0] == "seconds"}
-    iterations = tuple(iterations_of(journal, [passage.title for passage in train]))
+    try:
+        iterations = tuple(iterations_of(journal, [passage.title for passage in train]))
+    except KeyError as error:
+        raise damaged(journal.path, f"no line has the key {error}") from error
     parts = about["settings"], about["machine"], command, train, test, iterations
     return Record(folder, *parts, seconds, comparison, tried, streams)
 
@@ -124,7 +127,7 @@ def iterations_of(journal, names):
             return
         cells = sorted(key[2:] for key in journal if key[:2] == ("self-edit", t))
         n, k = (1 + max(cell[axis] for cell in cells) for axis in (0, 1))
-        trial = {(i, j): trial_of(journal, t, i, j) for i in range(n) for j in range(k)}
+        trial = {(i, j): Trial(**journal["trial", t, i, j]) for i in range(n) for j in range(k)}
         done = journal["policy", t]
         yield Iteration(
             number=t,
@@ -146,12 +149,6 @@ def streams_of(journal, count):
             rows.setdefault(key[1].removeprefix(start), {})[key[3]] = row
     done = {name: [own[i] for i in range(count)] for name, own in rows.items() if len(own) == count}
     return Forgetting(done) if done else None
-
-
-def trial_of(journal, t, i, j):
-    """The Trial of a self-edit; of one that nothing could be trained on, only the text is noted."""
-    untried = Trial(journal["self-edit", t, i, j], 0.0, [], [], 0, "not trained on")
-    return Trial(**journal["trial", t, i, j]) if ("trial", t, i, j) in journal else untried
 
 
 def arms_of(journal, count):

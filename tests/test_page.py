@@ -152,13 +152,16 @@ def test_a_past_run_on_puzzles_tells_its_table(tmp_path):
     alone = Trial("", 0.5, ["1"], [2.0, 1.0], 9)
     journal.update({("trial", 1, 0, None): vars(alone)})
     journal.update({("policy", 1): {"losses": [], "weights": {}, "kept": []}})
+    with pytest.raises(RunError, match=r"journal.jsonl: no line has the key \('trial', 1, 0, 0\)"):
+        read_record(tmp_path)
+    journal.update({("trial", 1, 0, 0): vars(Trial("no recipe", 0.0, [], [], 0, "no recipe"))})
     scores = {"self-edits before RL": [0.0, 0.5], "after iteration 1": [0.5, 1.0]}
     scores |= {"after iteration 1, 5 views vote": [1.0, 1.0], "best fixed recipe": [1, 1]}
     found = {"accuracy": scores, "notes": ["Invalid recipes, before RL: 50%"]}
     (tmp_path / "results.json").write_text(json.dumps(found))
     record = read_record(tmp_path)
     ((trial,),) = record.iterations[0].trials
-    assert trial.reason and trial.self_edit == "no recipe", "one that was not tried earns nothing"
+    assert trial.reason and trial.self_edit == "no recipe"
     told = " ".join(in_terminal(record).split())
     for part in ("2 puzzles that no policy has seen", "RL: 50%", "best fixed recipe -25.0"):
         assert part in told
