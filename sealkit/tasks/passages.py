@@ -33,7 +33,7 @@ from ..memo import write_whole
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 SPLITS = ("train", "validation", "test")
-HELD_OUT = 4  # one passage in so many of a file's is for testing
+HELD_OUT = 4  # one item in so many of a file's is for testing
 BLANK = re.compile(r"[\s\u200b-\u200f\u2060-\u2064\ufeff]*")
 QUESTIONS = 5  # most passages of SQuAD have five, a few over twenty
 
@@ -150,7 +150,7 @@ def save_passages(path, passages):
     lines = []
     for number, passage in enumerate(passages, 1):
         row = {field: value for field, value in asdict(passage).items() if value}
-        _checked(row, f"{str(path)!r} is not written, passage {number}")
+        checked(_Row.model_validate, row, f"{str(path)!r} is not written, passage {number}")
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     write_whole(path, "".join(lines).encode("utf-8"))
 
@@ -167,11 +167,11 @@ def group_questions(rows, name=""):
     """
     found, told = {}, Counter()
     for place, squad, row in _parts(rows):
-        checked = _checked(row, f"{name}, {place}" if name else place)
-        key = (checked.title or "").replace("_", " " if squad else "_"), checked.text
+        passage = checked(_Row.model_validate, row, f"{name}, {place}" if name else place)
+        key = (passage.title or "").replace("_", " " if squad else "_"), passage.text
         told["repeated passages"] += key in found and not squad
-        known, _ = found.setdefault(key, ({}, checked.oracle or ""))
-        for asked in checked.questions:
+        known, _ = found.setdefault(key, ({}, passage.oracle or ""))
+        for asked in passage.questions:
             question = Question(asked.question, tuple(dict.fromkeys(asked.answers)))
             if not asked.answers:
                 told["unanswerable questions"] += 1
@@ -240,10 +240,10 @@ def _squad(split):
         raise RuntimeError(f"SQuAD could not be loaded ({reason}): {remedy}.") from error
 
 
-def _checked(row, where):
-    """The row as a _Row; a ValueError of one sentence if it is none."""
+def checked(validate, value, where):
+    """What pydantic's `validate` makes of a value, or a ValueError of one sentence."""
     try:
-        return _Row.model_validate(row)
+        return validate(value)
     except pydantic.ValidationError as error:
         fault = error.errors(include_url=False)[0]
     for p in fault["loc"]:

@@ -20,6 +20,7 @@ from pydantic import Field
 
 from ..inner_loop import Lesson
 from ..policy import Recipe, seed_of
+from .passages import BUNDLED, HELD_OUT, SPLITS, checked
 
 NOUN = "puzzle"  # what an item is called
 FLAGS = "mirror", "shuffle", "recolour"
@@ -27,9 +28,6 @@ KINDS = *FLAGS, "invalid"  # of recipes, see `style`
 LOSSES = "outputs", "all"
 RATES, STEPS = (0.001, 0.003, 0.005), (10, 20, 40)  # of the bundled model's recipes
 COLOURS, SIDE = 10, 30  # of ARC
-BUNDLED = Path(__file__).parents[1] / "bundled"
-SPLITS = "train", "validation", "test"
-HELD_OUT = 4  # one task in so many of a file's is for testing
 CHARACTERS = 10_000  # of a self-edit that are read
 
 
@@ -374,7 +372,7 @@ Cell = Annotated[int, Field(ge=0, lt=COLOURS, strict=True)]
 def even(grid):
     """The grid, or ValueError if it is ragged."""
     if any(len(row) != len(grid[0]) for row in grid):
-        raise ValueError("its rows differ in length")
+        raise ValueError("rows differ in length")
     return grid
 
 
@@ -407,18 +405,6 @@ class Task(pydantic.BaseModel):
 
 
 SOLUTIONS = pydantic.TypeAdapter(list[Grid])
-WORDS = {"missing": "is missing", "too_short": "is empty"}
-
-
-def checked(validate, value, path, task):
-    """`validate(value)`, or a ValueError in one sentence that names file, task and place."""
-    try:
-        return validate(value)
-    except pydantic.ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        said = WORDS.get(first["type"], first["msg"][0].lower() + first["msg"][1:])
-        raise ValueError(f"{str(path)!r}, task {task!r}: {where} {said}.") from None
 
 
 def read_json(path):
@@ -477,11 +463,11 @@ def tasks_of(path, solutions=None):
 
 def puzzle_of(path, key, task, answers, solutions):
     """One task, its outputs taken from `answers` where it has none. Raises ValueError."""
-    task = checked(Task.model_validate, task, path, key)
+    task = checked(Task.model_validate, task, f"{str(path)!r}, task {key!r}")
     outputs = [test.output for test in task.test]
     if None in outputs and solutions is not None:
         given = answers.get(key) if isinstance(answers, dict) else None
-        outputs = checked(SOLUTIONS.validate_python, given, solutions, key)
+        outputs = checked(SOLUTIONS.validate_python, given, f"{str(solutions)!r}, task {key!r}")
     if len(outputs) != len(task.test) or None in outputs:
         where = solutions or path
         raise ValueError(f"{str(where)!r}, task {key!r}: the output of a test is missing.")
