@@ -1,12 +1,12 @@
 """What a run will take on this machine, from a few seconds of it, before it begins."""
 
-import resource
 import sys
 import time
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from math import ceil
 
+import psutil
 import torch
 
 from .api import answer_questions, check, recipe_of
@@ -82,8 +82,11 @@ def most_memory(device):
     """The most bytes so far: what torch allocated on a GPU, or this process held."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    from resource import RUSAGE_SELF, getrusage  # of POSIX alone
+
+    return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def can_read(model, tokenizer, passages):

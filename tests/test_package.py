@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 from importlib.metadata import requires, version
 from pathlib import Path
@@ -51,11 +52,11 @@ def test_python_of_colab_is_admitted():
 def test_only_what_colab_lacks_would_be_installed():
     """bitsandbytes and what the grader reads with.
 
-    The others are part of Colab, in versions long past our lower bounds; filelock and jinja2, of
-    any version, come with its torch.
+    The others are part of Colab, in versions long past our lower bounds; filelock and jinja2 come
+    with its torch, psutil with its accelerate.
     """
     there = {"matplotlib", "pyarrow", "pydantic", "tqdm", "filelock", "python-dateutil", "regex"}
-    there |= {"jinja2", "markupsafe"}
+    there |= {"jinja2", "markupsafe", "psutil"}
     lacking = {"bitsandbytes", "pint", "simplemma", "text2num"}
     assert set(declared()) - set(COLAB) == lacking | there
     assert not declared()["filelock"].specifier
@@ -102,3 +103,12 @@ def test_pinned_versions_lie_within_the_declared_ranges_and_are_those_tested():
 def test_a_range_that_is_too_narrow_would_be_noticed():
     assert not Requirement("peft>=0.21").specifier.contains(COLAB["peft"])
     assert sys.version_info >= (3, 10)
+
+
+def test_it_is_imported_where_posix_is_not():
+    """On Windows these modules of the standard library are not there."""
+    libraries = ", ".join(sorted(imported() - {"sealkit"}))
+    gone = dict.fromkeys(("resource", "fcntl", "pwd", "grp", "termios", "tty", "pty"))
+    code = f"import sys, {libraries}; sys.modules |= {gone}; import sealkit.__main__"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert not done.returncode, done.stderr

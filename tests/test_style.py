@@ -48,6 +48,7 @@ TAUGHT = {  # the notebook that builds by hand what the module does
     "lora": "03_qlora_inner_loop",
     "inner_loop": "03_qlora_inner_loop",
     "outer_loop": "04_restem_outer_loop",
+    "tasks.tokens": "05_evaluation",
     "tasks.grading": "05_evaluation",
     "evaluation": "05_evaluation",
     "tasks.puzzles": "06_few_shot_puzzles",

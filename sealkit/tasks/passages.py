@@ -75,23 +75,20 @@ def source_for(model=None):
 
 
 def load_passages(source=None, split=None, limit=None):
-    """Passages of one split of the bundled world, of SQuAD, or of a file of your own:
-    list[Passage].
+    """One split of the bundled world, of SQuAD or of a file of your own: list[Passage].
 
-        source: "bundled"; "squad" (https://huggingface.co/datasets/rajpurkar/squad, downloaded
-            once); the path of a file: JSON (a list of rows, {"data": rows} or one row), JSON lines,
-            Parquet or CSV;
-    for rows see this module; None for what goes with this machine's model, see `source_for`.
-        split: "train", "validation" or "test". SQuAD's own test split is not public, so "test" is
-            its validation split. A file's last titles, a quarter of its passages, are its "test"
-            (and "validation"), the others its "train". None: "train", but all of a file given as
-            source.
-        limit: at most this many, from the start; None for all.
-        Raises ValueError naming file, row and question, FileNotFoundError if there is no such file,
-        RuntimeError if SQuAD cannot be downloaded.
+    source: "bundled"; "squad" (https://huggingface.co/datasets/rajpurkar/squad, downloaded once);
+        the path of a file, JSON (a list of rows, {"data": rows} or one row), JSON lines, Parquet or
+        CSV, for whose rows see this module; None for what goes with the model, see `source_for`.
+    split: "train", "validation" or "test". SQuAD's own test split is not public, so "test" is its
+        validation split. A file's last titles, a quarter of its passages, are its "test" (and
+        "validation"). None: "train", but all of a file given as source.
+    limit: at most this many, from the start; None for all.
+    Raises ValueError naming file, row and question, FileNotFoundError if there is no such file,
+    RuntimeError if SQuAD cannot be downloaded.
 
-        >>> len(load_passages("bundled", "test", limit=2))
-        2
+    >>> len(load_passages("bundled", "test", limit=2))
+    2
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}: ask for at least one passage, or None for all.")
