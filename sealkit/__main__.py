@@ -17,7 +17,7 @@ from .continual import draw_streams, study
 from .evaluation import compare_arms
 from .few_shot import compare_recipes
 from .loading import named, weight_bytes
-from .memo import RunError, failing, processes, shared, write_json, write_log
+from .memo import RunError, failing, processes, shared, write_json, write_text
 from .outer_loop import memo_of, seal
 from .page import command_of, draw_record, in_terminal, rows, wrapped, write_page, write_picture
 from .policy import Policy, attach_policy
@@ -202,7 +202,7 @@ def run(args):
             kinds = styles_of(iteration, train, task)
             told = row(iteration, memo["seconds", iteration.number], kinds)
             tell(told, f"{story(iteration, noun)}\n{told}")
-            write_log(args.output, log)
+            write_text(args.output / "log.txt", "\n".join(log))
             policies[f"after iteration {iteration.number}"] = iteration.policy
         policies[BEFORE] = memo["policy", 0]["weights"]
         if task is knowledge:
@@ -212,7 +212,7 @@ def run(args):
     write_json(args.output / "results.json", {"accuracy": found.scores, "notes": found.notes})
     finish(args.output, tell)
     tell(f"{time.time() - start:.0f} s in all.")
-    write_log(args.output, log)
+    write_text(args.output / "log.txt", "\n".join(log))
 
 
 def run_stream(args):
@@ -224,7 +224,7 @@ def run_stream(args):
     note_command(args.output, options(args), test=test)
     finish(args.output, tell)
     tell(f"{time.time() - start:.0f} s in all.")
-    write_log(args.output, log)
+    write_text(args.output / "log.txt", "\n".join(log))
 
 
 OPTIONS_OF = {  # what a run's folder remembers of its command line

@@ -258,7 +258,9 @@ def open_run(folder, settings, machine, config=None):
             raise RunError(f"{where}: give the same again to go on with it, {OTHERWISE}")
         journal = Journal(folder, config, state.process_index)
         if state.is_main_process:
-            sweep(folder)
+            with failing(folder):
+                for half in folder.rglob(".*.tmp"):  # what a killed process was writing
+                    half.unlink()
         state.wait_for_everyone()
         if journal and state.is_main_process:
             trials = sum(key[0] == "trial" for key in journal)
@@ -293,13 +295,6 @@ def hold(folder):
         lock.release()
 
 
-def sweep(folder):
-    """Take away what a killed process had written by half, see `write_whole`."""
-    with failing(folder):
-        for half in folder.rglob(".*.tmp"):
-            half.unlink()
-
-
 def differences(there, here):
     """What differs between two flat dicts, in words; empty if nothing does."""
     pairs = {name: (there.get(name, "missing"), here.get(name, "missing")) for name in there | here}
@@ -309,15 +304,14 @@ def differences(there, here):
 
 
 def write_json(path, value):
-    """Write JSON to a file, see `write_whole`; a set becomes a sorted list. Raises RunError."""
+    """Write JSON to a file, see `write_text`; a set becomes a sorted list."""
+    write_text(path, json.dumps(value, indent=1, default=sorted) + "\n")
+
+
+def write_text(path, text):
+    """Write a text to a file, see `write_whole`. Raises RunError."""
     with failing(path):
-        write_whole(path, json.dumps(value, indent=1, default=sorted).encode("ascii") + b"\n")
-
-
-def write_log(folder, log):
-    """Write what was told, in full, to the run's log.txt."""
-    with failing(folder / "log.txt"):
-        write_whole(folder / "log.txt", ("\n".join(log) + "\n").encode("utf-8", "replace"))
+        write_whole(path, text.encode("utf-8", "replace"))
 
 
 def write_whole(path, data):

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from .forgetting import in_words, plot_forgetting
-from .memo import RunError, failing, write_whole
+from .memo import RunError, write_text
 from .report import COLUMNS, draw, row, row_head, save
 from .tasks import knowledge
 from .tasks.grading import grade
@@ -148,10 +148,8 @@ def write_page(record, path):
 
 
 def write(template, path, **values):
-    """Fill a template and write it to a file, see `write_whole`. Raises RunError."""
-    with failing(path):
-        text = TEMPLATES.get_template(template).render(values)
-        write_whole(path, text.encode("utf-8", "replace"))
+    """Fill a template and write it to a file. Raises RunError."""
+    write_text(path, TEMPLATES.get_template(template).render(values))
 
 
 def figure(record):
