@@ -73,6 +73,9 @@ class SetupError(Exception):
 def main(words=None):
     """The command line; returns the exit status: 2 and one sentence on stderr for bad input."""
     matplotlib.use("Agg")
+    for stream in (sys.stdout, sys.stderr):  # in a notebook or a test, of another kind
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal or a pipe may know no arrows
     args, status = arguments(words), 2
     if processes().process_index:  # the first one tells
         sys.stdout = open(os.devnull, "w")

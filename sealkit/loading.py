@@ -98,7 +98,8 @@ def dtypes(device, bundled):
             why = f"because this GPU ({major}.{minor}) has no bfloat16, 8.0 has"
             return torch.float16, torch.float16, why
         return torch.bfloat16, torch.bfloat16, "which this GPU has in hardware"
-    if bundled and torch.cpu.get_capabilities().get(BF16):
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.11
+    if bundled and capabilities.get(BF16):
         why = "4-bit products in bfloat16, which this CPU has in hardware"
         return torch.float32, torch.bfloat16, why
     return torch.float32, torch.float32, "which is exact and fast enough on a CPU"

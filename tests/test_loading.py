@@ -229,6 +229,12 @@ def test_4_bit_products_of_a_bundled_model_are_bf16_where_the_cpu_has_it(
         assert model.dtype == torch.float32
 
 
+def test_a_torch_that_cannot_tell_what_the_cpu_has_takes_float32(monkeypatch):
+    """`get_capabilities` came with torch 2.11, and our range begins at 2.9."""
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert choose("bundled", "cpu").products == torch.float32
+
+
 def test_each_process_of_torchrun_has_its_own_gpu(gpu, monkeypatch):
     gpu(80, (9, 0))
     assert choose().device == torch.device("cuda:0")

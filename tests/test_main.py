@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -73,6 +74,15 @@ def test_a_past_run_is_shown_without_a_model(small, capsys, monkeypatch):
     shown, start = shown[shown.index("iter  reward") :], done.stdout.index("iter  reward")
     assert done.stdout[start:].startswith(shown.rpartition("\nOpen ")[0].replace("\n\n\n", "\n\n"))
     assert {path: path.read_bytes() for path in output.glob("*.*")} == files
+
+
+def test_a_terminal_that_knows_no_arrows_shows_a_run_all_the_same(small):
+    output, _ = small
+    command = [sys.executable, "-m", "sealkit", "show", str(output)]
+    plain = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, env=plain)
+    assert not done.returncode and "Open " in done.stdout, done.stderr
+    assert done.stdout.isascii() and re.search(r"unchanged|\d \? \d", done.stdout)
 
 
 def test_the_adapted_model_of_a_past_run_answers(small, capsys, monkeypatch):
