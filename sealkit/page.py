@@ -140,7 +140,7 @@ def draw_record(record, path):
 def write_page(record, path):
     """Write a Record as a page of HTML that needs nothing else, see `write`. Raises RunError."""
     notes = record.comparison.notes if record.comparison else ()
-    told = wrapped(record.streams or "\n".join([*notes, *gains(record)]))
+    told = wrapped(record.streams or "\n".join([*notes, *[""] * bool(notes), *gains(record)]))
     texts = {"lead": lead(record), "figure": figure(record), "arms": arms(record), "told": told}
     texts |= {"rows": "\n".join(rows(record)), "pairs": pairs(record)[:SHOWN], "exam": exam}
     texts["settings"] = record.settings | {"command": command_of(record)}

@@ -16,6 +16,7 @@ BLUE, ORANGE, GREEN, SKY = "#0072B2", "#E69F00", "#009E73", "#56B4E9"
 RED, PURPLE, GRAY, LIGHT = "#D55E00", "#CC79A7", "#A0A0A0", "#D0D0D0"
 PALETTE = BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GRAY
 COLUMNS = 80  # of a terminal
+QUESTIONS = {"passages": "questions", "puzzles": "test grids"}
 LEVELS = 12  # of reward that are drawn each by itself
 
 
@@ -32,13 +33,13 @@ def plot_comparison(comparison, ax=None, items="passages"):
         ax.text(min(high, 100) + 1.5, row, f"{middle:.0f}%", va="center")
     count = len(next(iter(comparison.scores.values())))
     ax.set(yticks=range(len(comparison.scores)), yticklabels=comparison.scores, xlim=(0, 116))
-    ax.set(xlabel=f"accuracy, % of questions (95% interval over {items})")
+    ax.set(xlabel=f"accuracy, % of {QUESTIONS[items]} (95% interval over {items})")
     ax.invert_yaxis()
     ax.set_title(f"{count} {items} the policy was not trained on", fontsize="medium")
     return ax
 
 
-def plot_rewards(history, ax=None):
+def plot_rewards(history, ax=None, items="passages"):
     """How many self-edits earned which reward in each iteration of a History, and their mean.
 
     A bar is as long as there are self-edits of its reward; those kept for SFT are its blue part.
@@ -47,21 +48,22 @@ def plot_rewards(history, ax=None):
     counts = [counted(iteration) for iteration in history.iterations]
     levels = sorted({level for one in counts for level, _ in one})
     most = max(sum(one[level, kept] for kept in (0, 1)) for one in counts for level in levels)
-    height = 0.7 * min([b - a for a, b in zip(levels, levels[1:])], default=10)
+    height = 0.7 * min([b - a for a, b in zip(levels, levels[1:])] + [17])
     for iteration, one in zip(history.iterations, counts):
         left, t = iteration.number - 0.42, iteration.number
         kept, others = ([0.72 * one[level, k] / most for level in levels] for k in (1, 0))
         ax.barh(levels, kept, height, left, color=BLUE, label="kept for SFT")
         ax.barh(levels, others, height, [left + w for w in kept], color=LIGHT, label="not kept")
         middle, half = interval(iteration)
-        line = ax.errorbar(t + 0.41, middle, half, fmt="D", ms=4, color="black", capsize=3)
+        ends = [[min(half, middle)], [min(half, 100 - middle)]]
+        line = ax.errorbar(t + 0.41, middle, ends, fmt="D", ms=4, color="black", capsize=3)
         ax.text(t + 0.41, middle + half + 2, f"{middle:.0f}%", ha="center", va="bottom")
     ax.set(xticks=[i.number for i in history.iterations], xlabel="iteration")
     edge = max(6, 0.6 * height)
     ax.set(xlim=(0.5, len(counts) + 0.7), ylim=(-edge, 100 + edge))
-    ax.set(ylabel="reward of a self-edit, % of questions")
+    ax.set(ylabel=f"reward of a self-edit, % of {QUESTIONS[items]}")
     handles = [*ax.containers[:2], line]
-    names = "kept for SFT", "not kept", "mean, 95% interval over passages"
+    names = "kept for SFT", "not kept", f"mean, 95% interval over {items}"
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "frameon": False}
     ax.legend(handles, names, **below)
     return ax
@@ -119,7 +121,7 @@ def draw(history, comparison, path, items="passages"):
     width = (2, 3)[: 1 + (comparison is not None)]
     figure = plt.figure(figsize=(4 + 6 * (len(width) - 1), 4.2), layout="constrained")
     axes = figure.subplots(1, len(width), width_ratios=width, squeeze=False)[0]
-    plot_rewards(history, axes[0]).set_title(f"training {items}", fontsize="medium")
+    plot_rewards(history, axes[0], items).set_title(f"training {items}", fontsize="medium")
     if comparison is not None:
         plot_comparison(comparison, axes[1], items)
     save(figure, path)
