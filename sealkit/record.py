@@ -98,7 +98,7 @@ def read_record(folder):
     journal = Journal(folder)
     streams = streams_of(journal, about["settings"].get("k"))
     tried, scores = ({}, {}) if streams else arms_of(journal, len(test))
-    scores = {arm: tuple(own) for arm, own in results.get("accuracy", scores).items()}
+    scores = scores or {arm: tuple(own) for arm, own in results.get("accuracy", {}).items()}
     comparison = Comparison(scores, tuple(results.get("notes", ()))) if scores else None
     seconds = {key[1]: value for key, value in journal.items() if key[0] == "seconds"}
     try:
