@@ -16,16 +16,6 @@ def recipe_of(model, tokenizer):
     return getattr(model, "recipe", None) or knowledge.recipe_for(tokenizer)
 
 
-def in_parts(function, passage, per_passage, model, tokenizer):
-    """function(policy, some passages) for one passage or, a part at a time, for a list of them."""
-    passages = passage if isinstance(passage, list) else [passage]
-    policy, done = Policy(model, tokenizer, recipe_of(model, tokenizer)), []
-    width = max(1, policy.recipe.texts_per_pass // per_passage)
-    for i in range(0, len(passages), width):
-        done += function(policy, passages[i : i + width])
-    return done if isinstance(passage, list) else done[0]
-
-
 def generate_self_edits(model, tokenizer, passage, k=5, seed=0, style=None):
     """Sample k self-edits SE ~ LM_θ( · | C) for a passage, or k for each of a list of passages.
 
@@ -41,12 +31,12 @@ def generate_self_edits(model, tokenizer, passage, k=5, seed=0, style=None):
     if k < 1:
         raise ValueError(f"k is {k}: ask for at least one self-edit per passage.")
 
-    def write(policy, some):
-        wanted = [(one, j) for one in some for j in range(k)]
-        edits = write_self_edits(policy, knowledge, wanted, seed, style)
-        return [edits[i : i + k] for i in range(0, len(edits), k)]
-
-    return in_parts(write, passage, k, model, tokenizer)
+    passages = passage if isinstance(passage, list) else [passage]
+    policy = Policy(model, tokenizer, recipe_of(model, tokenizer))
+    wanted = [(one, j) for one in passages for j in range(k)]
+    edits = iter(write_self_edits(policy, knowledge, wanted, seed, style))
+    done = [[next(edits) for _ in range(k)] for _ in passages]
+    return done if isinstance(passage, list) else done[0]
 
 
 def answer_questions(model, tokenizer, passage, in_context=False):
@@ -62,10 +52,10 @@ def answer_questions(model, tokenizer, passage, in_context=False):
     True
     """
 
-    def answers(policy, some):
-        return answers_to(policy, knowledge, some, in_context)
-
-    return in_parts(answers, passage, 5, model, tokenizer)
+    passages = passage if isinstance(passage, list) else [passage]
+    policy = Policy(model, tokenizer, recipe_of(model, tokenizer))
+    done = answers_to(policy, knowledge, passages, in_context)
+    return done if isinstance(passage, list) else done[0]
 
 
 def evaluate_self_edits(model, tokenizer, passage, edits, seed=0) -> list[Trial]:

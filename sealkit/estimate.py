@@ -24,7 +24,7 @@ class Estimate:
     """Minutes; the most memory (GiB) so far, torch's on a GPU, else the process's; "cuda" or "cpu".
 
     >>> print(Estimate(minutes=2.0, gib=1.2, device="cpu"))
-    Estimate, from one measured pass: about 2.0 minutes, at most 1.2 GiB of memory (cpu).
+    Estimate, from one measured pass: about 2.0 minutes, at least 1.2 GiB of memory (cpu).
     """
 
     minutes: float
@@ -33,7 +33,7 @@ class Estimate:
 
     def __str__(self):
         said = f"{self.minutes:.1f} minutes" if self.minutes >= 1 else f"{60 * self.minutes:.0f} s"
-        memory = f"at most {self.gib:.1f} GiB of memory ({self.device})"
+        memory = f"at least {self.gib:.1f} GiB of memory ({self.device})"
         return f"Estimate, from one measured pass: about {said}, {memory}."
 
 

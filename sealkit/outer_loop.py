@@ -132,16 +132,22 @@ def e_step(policy, task, items, t, k=5, seed=0, memo=None):
 
 def write_self_edits(policy, task, wanted, seed, style=None):
     """The self-edit of each (item, candidate), drawn from (seed, item, style, candidate) alone."""
-    recipe, prompts = policy.recipe, [task.prompt(item, policy.recipe, style) for item, _ in wanted]
-    seeds = [seed_of(seed, *task.name(item), style, j) for item, j in wanted]
+    recipe, done, width = policy.recipe, [], policy.recipe.texts_per_pass
     sampling = recipe.max_new_tokens, recipe.temperature, recipe.top_p, recipe.prompts.stops
-    return policy.write(prompts, seeds, *sampling)
+    for some in (wanted[i : i + width] for i in range(0, len(wanted), width)):
+        prompts = [task.prompt(item, recipe, style) for item, _ in some]
+        seeds = [seed_of(seed, *task.name(item), style, j) for item, j in some]
+        done += policy.write(prompts, seeds, *sampling)
+    return done
 
 
 def answers_to(policy, task, items, in_context=False):
     """The policy's own answers to each item's questions, without adaptation: list of list[str]."""
     questions = [task.questions(item, policy.recipe, in_context) for item in items]
-    said = iter(answer(policy, [prompt for own in questions for prompt in own]))
+    prompts, said = [prompt for own in questions for prompt in own], []
+    while len(said) < len(prompts):
+        said += answer(policy, prompts[len(said) :][: policy.recipe.texts_per_pass])
+    said = iter(said)
     return [[next(said) for _ in own] for own in questions]
 
 
