@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
@@ -70,16 +71,29 @@ class Learner:
         sound = torch.tensor(losses).isfinite().all(1).float()
         return mixed(start, adapters, sound)  # one that diverged has learned nothing
 
-    def exams(self, places, memory=None, route=None):
-        """Rewards (k, places) of the items at some places of the streams."""
-        rewards, memory = [], memory or self.memory
-        for place in places:
-            items = [stream[place] for stream in self.streams]
-            prompts = [self.task.questions(item, self.policy.recipe) for item in items]
-            routes = (route or newest)(replace(self, memory=memory), place, prompts)
-            said = answers(self.policy, memory, routes, prompts)
-            rewards.append(list(map(self.task.reward, items, said)))
-        return np.array(rewards).reshape(len(places), -1).T
+    def exams(self, places, memory=None, route=newest):
+        """Rewards (k, places) of the items at some places of the streams.
+
+        Their questions are asked side by side, up to the recipe's `texts_per_pass`.
+        """
+        learner, done = replace(self, memory=memory or self.memory), []
+        asked = [[self.questions(own[p]) for own in self.streams] for p in places]
+        routes = [route(learner, *pair) for pair in zip(places, asked)]
+        most = max(sum(map(len, prompts)) for prompts in asked)
+        width = max(1, self.policy.recipe.texts_per_pass // most)
+        for n in range(0, len(places), width):
+            parts = routes[n : n + width], asked[n : n + width]
+            ways, prompts = ([sum(own, []) for own in zip(*part)] for part in parts)
+            said = list(map(iter, answers(self.policy, learner.memory, ways, prompts)))
+            for place, own in zip(places[n : n + width], asked[n : n + width]):
+                told = [list(islice(one, len(some))) for one, some in zip(said, own)]
+                items = (stream[place] for stream in self.streams)
+                done.append(list(map(self.task.reward, items, told)))
+        return np.array(done).T
+
+    def questions(self, item):
+        """The prompts of an item's closed-book exam, list[str]."""
+        return self.task.questions(item, self.policy.recipe)
 
 
 def answers(policy, memory, routes, prompts):
@@ -195,8 +209,7 @@ def routing(learner, route):
     """For each stream, the share of all questions that go to the adapter of their own item."""
     right = []
     for place in range(len(learner.streams[0])):
-        items = [stream[place] for stream in learner.streams]
-        prompts = [learner.task.questions(item, learner.policy.recipe) for item in items]
+        prompts = [learner.questions(stream[place]) for stream in learner.streams]
         pairs = zip(route(learner, place, prompts), oracle(learner, place, prompts))
         right.append([np.mean(np.equal(*pair)) for pair in pairs])
     return np.mean(right, 0).tolist()
