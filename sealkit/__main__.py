@@ -66,10 +66,6 @@ OPTIONS = {"k": "--self-edits", "seed": "--seed", "model": "--model"}
 OPTIONS |= {"items": "what --data and --passages give"}  # as `differences` names them
 
 
-class SetupError(Exception):
-    """Model or data could not be had on this machine; the message names the remedy."""
-
-
 def main(words=None):
     """The command line; returns the exit status: 2 and one sentence on stderr for bad input."""
     matplotlib.use("Agg")
@@ -83,7 +79,7 @@ def main(words=None):
         return args.act(args)
     except torch.OutOfMemoryError:
         said = OUT_OF_MEMORY
-    except (ValueError, OSError, SetupError, RunError, FloatingPointError) as error:
+    except (ValueError, OSError, RunError, FloatingPointError) as error:
         named = rf"(?<=[(;] |.\()\b({'|'.join(OPTIONS)})(?= is .* there and )"
         said = re.sub(named, lambda found: OPTIONS[found[1]], str(error))
     except KeyboardInterrupt:
@@ -161,8 +157,8 @@ def load(args, tell):
         model, tokenizer = load_quantized(name)
         train = read(args.data, "train", args.passages)
         test = read(args.data, "test", args.held_out)
-    except RuntimeError as error:
-        raise SetupError(error) from error
+    except RuntimeError as error:  # says what this machine lacks
+        raise RunError(error) from error
     held, plain = (f"{count / 1e6:.2f}" for count in weight_bytes(model))
     tell(environment(name))
     tell(f"In 4 bits (NF4, double quantization): {held} MB of weights, {plain} in 16 bits.")

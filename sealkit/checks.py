@@ -3,7 +3,7 @@
 Checked by what a model does and not by its family, as transformers has some 200 of them.
 """
 
-from functools import partial, wraps
+from functools import wraps
 
 import bitsandbytes as bnb
 import torch
@@ -134,11 +134,6 @@ def check_packing(model):
     ) from cause
 
 
-def note(values, layer, args):
-    """A forward pre-hook that adds the layer's input to `values`."""
-    values.append(args[0].flatten())
-
-
 @torch.no_grad()
 def stray(model):
     """How far two texts in two rows are from the same two in one: the largest relative difference.
@@ -152,11 +147,15 @@ def stray(model):
     positions = torch.arange(8, device=model.device).repeat(2)
     seen = {2: [], 1: []}
     for rows, values in seen.items():
+
+        def see(layer, args, values=values):
+            values.append(args[0].flatten())
+
         hooks = []
         for layer in model.modules():
             layer.training = rows == 1 and isinstance(layer, GradientCheckpointingLayer)
             if isinstance(layer, bnb.nn.Linear4bit):
-                hooks.append(layer.register_forward_pre_hook(partial(note, values)))
+                hooks.append(layer.register_forward_pre_hook(see))
         inputs = {"input_ids": ids.view(rows, -1), "position_ids": positions.view(rows, -1)}
         values.append(model(**inputs, use_cache=False).logits.flatten())
         for hook in hooks:

@@ -33,7 +33,7 @@ LOST = (
 
 
 class RunError(Exception):
-    """A file cannot be read or written, or a folder belongs to another run; it says what to do.
+    """What keeps a run from going on, such as a file or another run; it says what to do.
 
     >>> raise RunError("'runs/1' could not be written")
     Traceback (most recent call last):
@@ -128,6 +128,9 @@ def company():
     before = signal.signal(signal.SIGTERM, lost)
     try:
         yield
+    except RunError:
+        before = signal.SIG_IGN  # torchrun's may come while the sentence is on its way
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -159,16 +162,13 @@ class Journal(dict):
                 self.size = sum(len(line) + 1 for line in lines)
             for number, line in enumerate(lines, 1):
                 try:
-                    key, value = self.parse(line)
+                    row = json.loads(line)
+                    key, value, crc = tuple(row["key"]), row["value"], row["crc"]
+                    if crc != checksum(row["key"], value):
+                        raise ValueError("it has changed since it was written")
                 except (ValueError, TypeError, KeyError, RecursionError) as error:
                     raise damaged(f"{path}, line {number}", f"no record ({error!r})") from error
                 self[key] = value | {"weights": self.read(key, value)} if trained(value) else value
-
-    def parse(self, line):
-        row = json.loads(line)
-        if row["crc"] != checksum(row["key"], row["value"]):
-            raise ValueError("it has changed since it was written")
-        return tuple(row["key"]), row["value"]
 
     def update(self, rows):
         """Note results (dict, or pairs); if it raises RunError, none of them is in the journal."""

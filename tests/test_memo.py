@@ -33,7 +33,7 @@ import sealkit
 from sealkit import inner_loop, outer_loop
 from sealkit.inner_loop import Trial, collate, descend, pack, run_trials
 from sealkit.loading import BUNDLED_MODEL
-from sealkit.memo import ADAPTER, LOST, Journal, hold, remembered
+from sealkit.memo import ADAPTER, LOST, Journal, company, hold, remembered
 from sealkit.outer_loop import Iteration, m_step, supervised
 from sealkit.policy import Policy, best
 from sealkit.report import excerpt
@@ -869,6 +869,25 @@ def test_a_lost_process_ends_the_run_and_one_goes_on(unbroken, small, tmp_path):
     assert "-9" in said and rows_of(run).items() < whole.items()
     small(run)
     assert policies_of(run) == policies_of(unbroken) and rows_of(run) == whole
+
+
+def test_the_sentence_of_a_lost_process_is_not_cut_off_by_torchrun(monkeypatch):
+    """Seen on a busy machine: its SIGTERM came when the run was over and nothing told yet."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("sealkit.memo.processes", lambda: SimpleNamespace(num_processes=2))
+    try:
+        with company():
+            assert signal.getsignal(signal.SIGTERM) is not before
+        assert signal.getsignal(signal.SIGTERM) is before
+        with (
+            pytest.raises(sealkit.RunError, match="Another process of this run has ended"),
+            company(),
+        ):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_memory_that_runs_out_on_one_process_changes_no_plan_of_another(monkeypatch):
