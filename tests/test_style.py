@@ -55,6 +55,7 @@ TAUGHT = {  # the notebook that builds by hand what the module does
     "few_shot": "06_few_shot_puzzles",
     "forgetting": "07_continual_learning",
     "remedies": "07_continual_learning",
+    "remembering": "07_continual_learning",
     "continual": "07_continual_learning",
 }
 LINES, PARAMETERS = 40, 7
