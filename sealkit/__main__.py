@@ -226,17 +226,14 @@ def run_stream(args):
     write_text(args.output / "log.txt", "\n".join(log))
 
 
-OPTIONS_OF = {  # what a run's folder remembers of its command line
-    "knowledge": ("iterations", "self-edits", "passages", "held-out", "styles"),
-    "stream": ("task", "streams", "held-out"),
-    "puzzles": ("task", "iterations", "self-edits", "passages", "held-out"),
-}
-
-
 def options(args):
     """The options of a run that its folder remembers: {name on the command line: value}."""
-    names = "data", "seed", *OPTIONS_OF[args.task]
-    found = {name: getattr(args, name.replace("-", "_")) for name in names}
+    names = {
+        "knowledge": ["iterations", "self-edits", "passages", "held-out", "styles"],
+        "stream": ["task", "streams", "held-out"],
+        "puzzles": ["task", "iterations", "self-edits", "passages", "held-out"],
+    }[args.task]
+    found = {name: getattr(args, name.replace("-", "_")) for name in ("data", "seed", *names)}
     return {"model": named(args.model)} | found
 
 

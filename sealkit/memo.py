@@ -3,7 +3,6 @@
 A run's folder is never half of anything but its journal's last line; that is cut off on resuming.
 """
 
-import ctypes
 import hashlib
 import json
 import os
@@ -58,7 +57,6 @@ def remembered(memo, keys, compute, width, title=None):
     >>> remembered(memo, [("square", 2), ("square", 3)], square, width=1)
     [4, 9]
     """
-    give_back()
     state, parts = processes(), [keys[i : i + width] for i in range(0, len(keys), width)]
     missing = [part for part in parts if not memo.keys() >= set(part)]
     mine = missing[state.process_index :: state.num_processes]
@@ -85,13 +83,6 @@ def remembered(memo, keys, compute, width, title=None):
     for rank in range(min(len(missing), state.num_processes)):  # a gathered policy would be N large
         dict.update(memo, shared(own, rank))
     return [memo[key] for key in keys]
-
-
-def give_back():
-    """Give freed memory back to the system: glibc keeps it, a third of a run's, in pieces."""
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)
 
 
 def processes():
@@ -168,13 +159,15 @@ class Journal(dict):
                         raise ValueError("it has changed since it was written")
                 except (ValueError, TypeError, KeyError, RecursionError) as error:
                     raise damaged(f"{path}, line {number}", f"no record ({error!r})") from error
-                self[key] = value | {"weights": self.read(key, value)} if trained(value) else value
+                if isinstance(value, dict) and "weights" in value:
+                    value = value | {"weights": self.read(key, value)}
+                self[key] = value
 
     def update(self, rows):
         """Note results (dict, or pairs); if it raises RunError, none of them is in the journal."""
         rows, lines = dict(rows), b""
         for key, value in rows.items():
-            if trained(value):
+            if isinstance(value, dict) and "weights" in value:
                 value = value | {"weights": self.write(key, value["weights"])}
             row = {"key": key, "value": value, "crc": checksum(key, value)}
             lines += json.dumps(row).encode("ascii") + b"\n"  # a self-edit may hold terminal codes
@@ -214,11 +207,6 @@ class Journal(dict):
             return load(data)
         except (OSError, ValueError, SafetensorError) as error:
             raise damaged(path, error) from error
-
-
-def trained(value):
-    """Whether a value holds LoRA tensors, which get a folder of their own."""
-    return isinstance(value, dict) and "weights" in value
 
 
 def checksum(key, value):

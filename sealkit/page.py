@@ -141,7 +141,12 @@ def write_page(record, path):
     """Write a Record as a page of HTML that needs nothing else, see `write`. Raises RunError."""
     notes = record.comparison.notes if record.comparison else ()
     told = wrapped(record.streams or "\n".join([*notes, *[""] * bool(notes), *gains(record)]))
-    texts = {"lead": lead(record), "figure": figure(record), "arms": arms(record), "told": told}
+    arms = [
+        (arm, f"{mean:.1%}", f"[{low:.1%}, {high:.1%}]")
+        for arm in record.arms
+        for mean, low, high in [record.comparison.accuracy(arm)]
+    ]
+    texts = {"lead": lead(record), "figure": figure(record), "arms": arms, "told": told}
     texts |= {"rows": "\n".join(rows(record)), "pairs": pairs(record)[:SHOWN], "exam": exam}
     texts["settings"] = record.settings | {"command": command_of(record)}
     write("page.html", path, record=record, **texts)
@@ -160,13 +165,6 @@ def figure(record):
     svg = re.search(r"(?s)<svg.*</svg>", file.getvalue())[0].replace("#000000", "currentColor")
     svg = re.sub(r"(?s)<(metadata|style).*?</\1>|</?defs>(?=\s*$)", "", svg)
     return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{Markup.escape(told)}"', 1))
-
-
-def arms(record):
-    """Yield the rows of the table of arms: name, accuracy, 95% interval."""
-    for arm in record.arms:
-        mean, low, high = record.comparison.accuracy(arm)
-        yield arm, f"{mean:.1%}", f"[{low:.1%}, {high:.1%}]"
 
 
 def exam(passage, before, after):
