@@ -41,7 +41,7 @@ SHAPES = {
     },
 }
 NEW_TOKENS = 16  # of a self-edit: a random model hardly ever ends one
-FAST = {"steps": 2, "max_tokens": 192, "epochs": 1}  # where nothing is learned in any number
+FAST = {"steps": 2, "max_tokens": 96, "epochs": 1, "answer_tokens": 4}  # nothing is learned anyway
 
 
 @pytest.fixture(
