@@ -245,7 +245,7 @@ def test_pretraining_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(short, t
 
 
 def test_pairs_are_learned_within_some_hundred_steps():
-    rows = list(pretrain.train(begun(), steps=300))
+    rows = list(pretrain.train(begun(), steps=200))
     assert rows[0]["pairs"]["accuracy"] < 0.5 < rows[-1]["pairs"]["accuracy"]
 
 
