@@ -140,7 +140,7 @@ def draw_record(record, path):
 def write_page(record, path):
     """Write a Record as a page of HTML that needs nothing else, see `write`. Raises RunError."""
     notes = record.comparison.notes if record.comparison else ()
-    told = wrapped(record.streams or "\n".join([*notes, *[""] * bool(notes), *gains(record)]))
+    told = wrapped(record.streams or "\n".join([*notes, "", *gains(record)]).strip())
     arms = [
         (arm, f"{mean:.1%}", f"[{low:.1%}, {high:.1%}]")
         for arm in record.arms

@@ -33,7 +33,7 @@ def plot_comparison(comparison, ax=None, items="passages"):
         ax.text(min(high, 100) + 1.5, row, f"{middle:.0f}%", va="center")
     count = len(next(iter(comparison.scores.values())))
     ax.set(yticks=range(len(comparison.scores)), yticklabels=comparison.scores, xlim=(0, 116))
-    ax.set(xlabel=f"accuracy, % of {QUESTIONS[items]} (95% interval over {items})")
+    ax.set(xlabel=f"accuracy, % of {QUESTIONS.get(items, 'questions')} (95% interval over {items})")
     ax.invert_yaxis()
     ax.set_title(f"{count} {items} the policy was not trained on", fontsize="medium")
     return ax
@@ -61,7 +61,7 @@ def plot_rewards(history, ax=None, items="passages"):
     ax.set(xticks=[i.number for i in history.iterations], xlabel="iteration")
     edge = max(6, 0.6 * height)
     ax.set(xlim=(0.5, len(counts) + 0.7), ylim=(-edge, 100 + edge))
-    ax.set(ylabel=f"reward of a self-edit, % of {QUESTIONS[items]}")
+    ax.set(ylabel=f"reward of a self-edit, % of {QUESTIONS.get(items, 'questions')}")
     handles = [*ax.containers[:2], line]
     names = "kept for SFT", "not kept", f"mean, 95% interval over {items}"
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "frameon": False}

@@ -166,7 +166,7 @@ def test_a_past_run_on_puzzles_tells_its_table(tmp_path):
     for part in ("2 puzzles that no policy has seen", "RL: 50%", "best fixed recipe -25.0"):
         assert part in told
     source, table = page(record), list(rows(record))
-    assert "25.0% before RL to 75.0%" in source and "50%" in source, "without the vote"
+    assert "25.0% before RL to 75.0%" in source and "before RL: 50%" in source, "without the vote"
     assert "puzzle only" in table[0] and table[1].endswith("0%   0%   0% 100%")
     assert "best fixed recipe" in source and "held-out puzzles" in source and "<svg" in source
     with pytest.raises(RunError, match="only what read passages can be asked"):

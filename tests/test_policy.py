@@ -170,6 +170,29 @@ def test_a_borrowed_model_is_given_back_as_it_came(model_and_tokenizer, fails, l
 # --- selection rules
 
 
+@pytest.mark.parametrize("width", [2, 5])
+def test_no_more_texts_lie_side_by_side_than_the_recipe_allows(
+    policy, validation, width, monkeypatch
+):
+    """Also for lists of passages, in the functions of `api`, with the same texts."""
+    some, sizes, write = validation[:2], [], sealkit.Policy.write
+
+    def noting(self, prompts, *args, **options):
+        sizes.append(len(prompts))
+        return write(self, prompts, *args, **options)
+
+    def both():
+        edits = sealkit.generate_self_edits(policy.model, policy.tokenizer, some, k=3, seed=0)
+        return edits, sealkit.answer_questions(policy.model, policy.tokenizer, some)
+
+    whole = both()
+    monkeypatch.setattr(sealkit.Policy, "write", noting)
+    monkeypatch.setattr(policy.model, "recipe", replace(policy.recipe, texts_per_pass=width))
+    assert both() == whole and len(whole[0]) == len(whole[1]) == 2
+    count = sum(len(passage.questions) for passage in some)
+    assert max(sizes) == width and sum(sizes) == 2 * 3 + count
+
+
 def test_selection_rules():
     assert best_if_better([0.1, 0.5, 0.5], 0.3) == [1] and best_if_better([0.1, 0.3], 0.3) == []
     assert best([0.1, 0.3], 0.9) == [1]

@@ -467,7 +467,9 @@ def puzzle_of(path, key, task, answers, solutions):
     outputs = [test.output for test in task.test]
     if None in outputs and solutions is not None:
         given = answers.get(key) if isinstance(answers, dict) else None
-        outputs = checked(SOLUTIONS.validate_python, given, f"{str(solutions)!r}, task {key!r}")
+        outputs = checked(
+            SOLUTIONS.validate_python, given, f"{str(solutions)!r}, task {key!r}, outputs"
+        )
     if len(outputs) != len(task.test) or None in outputs:
         where = solutions or path
         raise ValueError(f"{str(where)!r}, task {key!r}: the output of a test is missing.")
