@@ -10,10 +10,12 @@ from .api import answer_questions, compare, evaluate_self_edits, generate_self_e
 from .estimate import Estimate, can_read, estimate_run
 from .evaluation import Comparison
 from .inner_loop import Lesson, Trial
-from .loading import environment, load_quantized
-from .memo import Journal, RunError
+from .loading import load_quantized
+from .models.choice import environment
 from .outer_loop import History, Iteration, seal
-from .policy import Policy, Recipe, attach_policy
+from .policy import Config, Policy, attach_policy
+from .runs.files import RunError
+from .runs.journal import Journal
 from .tasks.grading import grade
-from .tasks.knowledge import recipe_for, training_sequences
+from .tasks.knowledge import config_for, training_sequences
 from .tasks.passages import Passage, Question, load_passages

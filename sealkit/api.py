@@ -1,26 +1,26 @@
 """The public functions: for passages, given model and tokenizer, what the loops do in any domain.
 
-model: from `load_quantized`, or a policy from `attach_policy`, whose recipe is then taken. A plain
+model: from `load_quantized`, or a policy from `attach_policy`, whose config is then taken. A plain
 model is given a LoRA drawn from `seed`, for the time of the call. 4-bit weights never change.
 """
 
 from .evaluation import Comparison, compare_arms
 from .inner_loop import Trial, run_trials
-from .outer_loop import History, answers_to, run, write_self_edits
-from .policy import Policy, policy_on
+from .outer_loop import History, answer_exams, run, write_self_edits
+from .policy import Policy, temporary_policy
 from .tasks import knowledge
 
 
-def recipe_of(model, tokenizer):
+def config_of(model, tokenizer):
     """The Recipe that `attach_policy` was given for this model, else the one that goes with it."""
-    return getattr(model, "recipe", None) or knowledge.recipe_for(tokenizer)
+    return getattr(model, "config", None) or knowledge.config_for(tokenizer)
 
 
 def generate_self_edits(model, tokenizer, passage, k=5, seed=0, style=None):
     """Sample k self-edits SE ~ LM_θ( · | C) for a passage, or k for each of a list of passages.
 
     seed: an int, or a tuple such as (seed, iteration); candidate j draws from (seed, passage,
-    style, j) alone. style: one of the recipe's prompts; None leaves it open.
+    style, j) alone. style: one of the config's prompts; None leaves it open.
     Returns list[str], or a list of such lists. Raises ValueError for k < 1 or an unknown style.
 
     >>> import sealkit
@@ -32,7 +32,7 @@ def generate_self_edits(model, tokenizer, passage, k=5, seed=0, style=None):
         raise ValueError(f"k is {k}: ask for at least one self-edit per passage.")
 
     passages = passage if isinstance(passage, list) else [passage]
-    policy = Policy(model, tokenizer, recipe_of(model, tokenizer))
+    policy = Policy(model, tokenizer, config_of(model, tokenizer))
     wanted = [(one, j) for one in passages for j in range(k)]
     edits = iter(write_self_edits(policy, knowledge, wanted, seed, style))
     done = [[next(edits) for _ in range(k)] for _ in passages]
@@ -53,8 +53,8 @@ def answer_questions(model, tokenizer, passage, in_context=False):
     """
 
     passages = passage if isinstance(passage, list) else [passage]
-    policy = Policy(model, tokenizer, recipe_of(model, tokenizer))
-    done = answers_to(policy, knowledge, passages, in_context)
+    policy = Policy(model, tokenizer, config_of(model, tokenizer))
+    done = answer_exams(policy, knowledge, passages, in_context)
     return done if isinstance(passage, list) else done[0]
 
 
@@ -71,8 +71,8 @@ def evaluate_self_edits(model, tokenizer, passage, edits, seed=0) -> list[Trial]
     >>> perfect.reward > alone.reward
     True
     """
-    check([passage])
-    with policy_on(model, tokenizer, knowledge.recipe_for(tokenizer), seed) as policy:
+    check_passages([passage])
+    with temporary_policy(model, tokenizer, knowledge.config_for(tokenizer), seed) as policy:
         return run_trials(policy, knowledge, [(passage, edit) for edit in edits])
 
 
@@ -92,17 +92,19 @@ def run_seal(model, tokenizer, passages, iterations=2, k=5, run_dir=None, seed=0
     >>> [len(trials) for trials in history.iterations[0].trials]
     [2, 2]
     """
-    check(passages)
-    with policy_on(model, tokenizer, knowledge.recipe_for(tokenizer), seed, leave=True) as policy:
+    check_passages(passages)
+    with temporary_policy(
+        model, tokenizer, knowledge.config_for(tokenizer), seed, leave=True
+    ) as policy:
         return run(policy, knowledge, list(passages), iterations, k, run_dir, seed)
 
 
-def compare(model, tokenizer, passages, policies=None, styles=(), seed=0, memo=None) -> Comparison:
+def compare(model, tokenizer, passages, policies=None, styles=(), seed=0, cache=None) -> Comparison:
     """Closed-book accuracy of each way to adapt, on the same passages, with the same inner loop.
 
     policies: {name: LoRA tensors}, such as {"self-edits before RL": history.start}; each writes one
     self-edit a passage and is adapted on it. None: the model's own, as "self-edits before RL".
-    styles: also the first policy asked for these single styles (`recipe.prompts.styles`). memo:
+    styles: also the first policy asked for these single styles (`config.prompts.styles`). cache:
     results that are there already, and where new ones go. The arms without self-edits start from
     the first policy; the oracle's are the passages' own (`Passage.oracle`), where all have one.
     Raises ValueError for an unknown style.
@@ -112,16 +114,16 @@ def compare(model, tokenizer, passages, policies=None, styles=(), seed=0, memo=N
     >>> list(sealkit.compare(*sealkit.load_quantized("bundled"), passages).scores)
     ['no adaptation', 'passage in context', 'passage only', 'self-edits before RL', 'oracle']
     """
-    check(passages)
-    with policy_on(model, tokenizer, knowledge.recipe_for(tokenizer), seed) as policy:
-        known = policy.recipe.prompts.styles
+    check_passages(passages)
+    with temporary_policy(model, tokenizer, knowledge.config_for(tokenizer), seed) as policy:
+        known = policy.config.prompts.styles
         if unknown := set(styles) - set(known):
             raise ValueError(f"No self-edit style {sorted(unknown)[0]!r}: use {', '.join(known)}.")
         policies = policies or {"self-edits before RL": policy.weights()}
-        return compare_arms(policy, knowledge, list(passages), policies, styles, seed, memo)
+        return compare_arms(policy, knowledge, list(passages), policies, styles, seed, cache)
 
 
-def check(passages):
+def check_passages(passages):
     """Raise ValueError for passages that there is no exam on."""
     if not passages:
         raise ValueError("There are no passages to learn from: give at least one.")

@@ -3,44 +3,16 @@
 Checked by what a model does and not by its family, as transformers has some 200 of them.
 """
 
-from functools import wraps
-
 import bitsandbytes as bnb
 import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
-SHARE = 0.05  # of the decoder's weights that may stay in 16 bits, as routers do
+from .models.convert import mask_packed_texts
+from .models.errors import UnsupportedModelError
 
-
-class Unfit(ValueError):
-    """The model can't do what sealkit needs; the message goes on after its name."""
-
-
-def to_4_bits(model):
-    """Quantize what transformers left: linear layers of a class of their own (Falcon's), GGUF's."""
-    head = model.get_output_embeddings()
-    for name, layer in list(model.named_modules()):
-        if layer is not head and not isinstance(layer, bnb.nn.Linear4bit) and is_linear(layer):
-            four = bnb.nn.Linear4bit(layer.in_features, layer.out_features, False, device="meta")
-            four.weight = bnb.nn.Params4bit(
-                layer.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True
-            ).to(layer.weight.device)
-            four.bias = layer.bias
-            model.set_submodule(name, four)
-    model.is_loaded_in_4bit = True  # PEFT asks for it
-
-
-@torch.no_grad()
-def is_linear(layer):
-    """Whether a layer computes W x + b and nothing else."""
-    if not isinstance(layer, nn.Linear) or not layer.weight.is_floating_point():
-        return False
-    x = torch.linspace(-1, 1, layer.in_features).to(layer.weight)[None]
-    y, expected = layer(x), nn.functional.linear(x, layer.weight, layer.bias)
-    tolerance = 4 * torch.finfo(x.dtype).eps * expected.norm()
-    return torch.is_tensor(y) and y.shape == expected.shape and torch.dist(y, expected) <= tolerance
+MAX_SHARE_IN_16_BITS = 0.05  # of the decoder's weights that may stay in 16 bits, as routers do
 
 
 def check_layers(model):
@@ -49,7 +21,9 @@ def check_layers(model):
     A model on the meta device is asked what would be: nothing of it has to be downloaded.
     """
     if model.config.get_text_config() is not model.config:
-        raise Unfit(f"(a {model.config.model_type}) is not for texts alone: choose one that is.")
+        raise UnsupportedModelError(
+            f"(a {model.config.model_type}) is not for texts alone: choose one that is."
+        )
     total, left, head = 0, {}, model.get_output_embeddings()
     apart = nn.Embedding, nn.Conv1d, nn.Conv2d  # not products with a matrix, and small
     for name, module in model.get_decoder().named_modules():
@@ -61,40 +35,28 @@ def check_layers(model):
             total += size
             if state is None and not (weight.is_meta and isinstance(module, (nn.Linear, Conv1D))):
                 left[key] = size
-    if sum(left.values()) > SHARE * total:
-        raise Unfit(
+    if sum(left.values()) > MAX_SHARE_IN_16_BITS * total:
+        raise UnsupportedModelError(
             f"(a {model.config.model_type}) would keep {sum(left.values()) / total:.0%} of its "
             f"weights in 16 bits ({max(left, key=left.get)} for one), as bitsandbytes holds only "
             "linear layers in 4: choose a model made of these, without fused experts."
         )
 
 
-def without_dropout(model):
-    """Set every dropout probability to 0, of modules and configs, however the family names it.
-
-    `eval()` is not enough: under gradient checkpointing a layer is in training mode, and those of
-    OPT and Falcon drop out by that flag.
-    """
-    holders = {id(it): it for m in model.modules() for it in (m, getattr(m, "config", m))}
-    for holder in holders.values():
-        for key, value in list(vars(holder).items()):
-            of_dropout = "drop" in key or key == "p" and isinstance(holder, nn.Dropout)
-            if of_dropout and isinstance(value, float):
-                setattr(holder, key, 0.0)
-
-
 def check_tokens(model, tokenizer):
     """Raise Unfit if a text can have tokens that the model does not embed; see to a pad token."""
     rows = model.get_input_embeddings().weight.shape[0]
     if tokenizer.eos_token is None:
-        raise Unfit("has a tokenizer without an end token, so no text would end: choose another.")
+        raise UnsupportedModelError(
+            "has a tokenizer without an end token, so no text would end: choose another."
+        )
     if tokenizer.pad_token is None or tokenizer.pad_token_id >= rows:
         tokenizer.pad_token = tokenizer.eos_token
     unseen = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     unseen -= {tokenizer.bos_token_id, tokenizer.eos_token_id}  # others' names stay plain text
     last = max({*tokenizer.get_vocab().values()} - unseen)
     if last >= rows:
-        raise Unfit(
+        raise UnsupportedModelError(
             f"has a tokenizer with the token id {last} and embeddings up to {rows - 1}: take the "
             "tokenizer that this model was trained with."
         )
@@ -119,23 +81,23 @@ def check_packing(model):
     tolerance = 1e-4 if model.dtype == torch.float32 else 0.15  # a real model strays by 3% in bf16
     cause = None
     try:
-        if stray(model) <= tolerance:
+        if packing_error(model) <= tolerance:
             return
-        mask_packed(model)
-        if stray(model) <= tolerance:
+        mask_packed_texts(model)
+        if packing_error(model) <= tolerance:
             return
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         cause = error
-    raise Unfit(
+    raise UnsupportedModelError(
         f"(a {model.config.model_type}) can't keep texts apart that are packed into one row: "
         "choose a model with ordinary attention, such as a Mistral, Llama, Qwen, Gemma or GPT-2."
     ) from cause
 
 
 @torch.no_grad()
-def stray(model):
+def packing_error(model):
     """How far two texts in two rows are from the same two in one: the largest relative difference.
 
     All layers' inputs and the logits are compared. The two rows run as in evaluation, the packed
@@ -163,20 +125,3 @@ def stray(model):
     model.eval()
     pairs = [(a.float(), b.float()) for a, b in zip(*seen.values(), strict=True)]
     return max(((a - b).norm() / a.norm().clamp(min=1e-9)).item() for a, b in pairs)
-
-
-def mask_packed(model):
-    """Let the model add the mask of packed texts, if its family infers none from position ids."""
-    forward = model.forward
-
-    @wraps(forward)
-    def masked(*args, position_ids=None, attention_mask=None, **kwargs):
-        if position_ids is not None and attention_mask is None:
-            index = torch.arange(position_ids.shape[1], device=position_ids.device)
-            start = index - position_ids
-            own = (start[:, :, None] == start[:, None, :]) & (index[:, None] >= index)
-            zeros = torch.zeros(own.shape, dtype=model.dtype, device=own.device)
-            attention_mask = zeros.masked_fill(~own, torch.finfo(model.dtype).min)[:, None]
-        return forward(*args, position_ids=position_ids, attention_mask=attention_mask, **kwargs)
-
-    model.forward = masked

@@ -9,13 +9,15 @@ from math import ceil
 import psutil
 import torch
 
-from .api import answer_questions, check, recipe_of
+from .api import answer_questions, check_passages, config_of
 from .inner_loop import run_trials
 from .outer_loop import check_counts, m_step, write_self_edits
-from .policy import policy_on
+from .policy import temporary_policy
 from .tasks import knowledge
 
 READ, READS = 4, 0.2  # passages asked about; by how much seeing them has to help
+
+
 SAMPLED = 8  # passages, at most, whose self-edits are sampled
 
 
@@ -48,10 +50,10 @@ def estimate_run(model, tokenizer, passages, iterations=2, k=5, exams=0):
     >>> 0 < sealkit.estimate_run(*sealkit.load_quantized("bundled"), passages, k=1).minutes < 60
     True
     """
-    check(passages)
+    check_passages(passages)
     check_counts(iterations, k)
-    with policy_on(model, tokenizer, recipe_of(model, tokenizer)) as policy:
-        recipe, trials, seconds = policy.recipe, len(passages) * (k + 1), []
+    with temporary_policy(model, tokenizer, config_of(model, tokenizer)) as policy:
+        config, trials, seconds = policy.config, len(passages) * (k + 1), []
 
         def timed(function, *args):
             start = time.perf_counter()
@@ -62,17 +64,17 @@ def estimate_run(model, tokenizer, passages, iterations=2, k=5, exams=0):
             return result
 
         wanted = [(passage, j) for passage in passages[:SAMPLED] for j in range(k)]
-        wanted = wanted[: recipe.texts_per_pass]
+        wanted = wanted[: config.texts_per_pass]
         edits = timed(write_self_edits, policy, knowledge, wanted, ("estimate", 0))
         pairs = cycle((passage, edit) for (passage, _), edit in zip(wanted, edits))
-        pairs = list(islice(pairs, min(trials, recipe.adapters_per_pass)))
+        pairs = list(islice(pairs, min(trials, config.adapters_per_pass)))
         run_trials(policy, knowledge, pairs[:1])  # what only the first pass takes
         timed(run_trials, policy, knowledge, pairs)
-        rows = [(knowledge.prompt(passage, recipe), edit) for passage, edit in pairs]
-        once = replace(policy, recipe=replace(recipe, epochs=2))
-        timed(m_step, once, rows[: recipe.batch_size])
+        rows = [(knowledge.prompt(passage, config), edit) for passage, edit in pairs]
+        once = replace(policy, config=replace(config, epochs=2))
+        timed(m_step, once, rows[: config.batch_size])
     writing, trying, step = (s / n for s, n in zip(seconds, (len(wanted), len(pairs), 2)))
-    steps = recipe.epochs * ceil(len(passages) / recipe.batch_size)  # of each passage one is kept
+    steps = config.epochs * ceil(len(passages) / config.batch_size)  # of each passage one is kept
     iteration = k * len(passages) * writing + trials * trying + steps * step
     seconds = iterations * iteration + exams * (writing + trying)
     return Estimate(seconds / 60, most_memory(model.device) / 2**30, model.device.type)

@@ -5,11 +5,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .inner_loop import run_trials
-from .memo import remembered
-from .outer_loop import answers_to, digest, fingerprint, write_self_edits
+from .outer_loop import answer_exams, write_self_edits
 from .policy import Policy
+from .runs.cache import compute_missing
+from .runs.identity import digest, fingerprint
 
 RESAMPLES = 10_000
+
+
 ASKED = "no adaptation", "passage in context"
 
 
@@ -66,28 +69,28 @@ class Arms:
     task: object
     items: list
     seed: int
-    memo: dict
+    cache: dict
 
     def keys(self, arm):
-        """The key of each item: it changes with the arm, the items, the recipe and all weights."""
-        model, recipe = self.policy.model, replace(self.policy.recipe, keep=None)
+        """The key of each item: it changes with the arm, the items, the config and all weights."""
+        model, config = self.policy.model, replace(self.policy.config, keep=None)
         base = [tensor for name, tensor in model.named_parameters() if "lora_" not in name]
         weights = fingerprint([*base, *self.policy.weights().values()])
-        what = f"{digest([*self.items, recipe])}, {weights}, {self.seed}"
+        what = f"{digest([*self.items, config])}, {weights}, {self.seed}"
         return [("arm", arm, what, i) for i in range(len(self.items))]
 
-    def asked(self, arm, in_context):
+    def evaluate_without_training(self, arm, in_context):
         """The policy's own answers, without training."""
 
         def compute(keys):
             some = [self.items[i] for *_, i in keys]
-            answers = answers_to(self.policy, self.task, some, in_context)
+            answers = answer_exams(self.policy, self.task, some, in_context)
             return list(map(self.task.reward, some, answers))
 
-        width = self.policy.recipe.texts_per_pass
-        return remembered(self.memo, self.keys(arm), compute, width, f"held out: {arm}")
+        width = self.policy.config.texts_per_pass
+        return compute_missing(self.cache, self.keys(arm), compute, width, f"held out: {arm}")
 
-    def written(self, arm, style=None):
+    def evaluate_sampled(self, arm, style=None):
         """Training on a self-edit that the policy writes."""
 
         def compute(keys):
@@ -95,34 +98,34 @@ class Arms:
             return write_self_edits(self.policy, self.task, wanted, seed, style)
 
         places = [("text", *key[1:]) for key in self.keys(arm)]
-        width = self.policy.recipe.texts_per_pass
-        edits = remembered(self.memo, places, compute, width, f"held out: {arm}, self-edits")
-        return self.adapted(arm, edits)
+        width = self.policy.config.texts_per_pass
+        edits = compute_missing(self.cache, places, compute, width, f"held out: {arm}, self-edits")
+        return self.evaluate_given(arm, edits)
 
-    def adapted(self, arm, edits):
+    def evaluate_given(self, arm, edits):
         """Training on given self-edits."""
         pairs, title = list(zip(self.items, edits, strict=True)), f"held out: {arm}"
-        trials = run_trials(self.policy, self.task, pairs, self.memo, self.keys(arm), title)
+        trials = run_trials(self.policy, self.task, pairs, self.cache, self.keys(arm), title)
         return [trial.reward for trial in trials]
 
 
-def compare_arms(policy, task, items, policies, styles=(), seed=0, memo=None):
+def compare_arms(policy, task, items, policies, styles=(), seed=0, cache=None):
     """The Comparison that `sealkit.compare` describes, in any domain.
 
     Leaves the last arm's weights in the policy.
     """
-    arms = Arms(policy, task, items, seed, {} if memo is None else memo)
+    arms = Arms(policy, task, items, seed, {} if cache is None else cache)
     first = next(iter(policies.values()))
     policy.load(first)
-    scores = {arm: arms.asked(arm, arm != "no adaptation") for arm in ASKED}
-    scores["passage only"] = arms.adapted("passage only", [""] * len(items))
+    scores = {arm: arms.evaluate_without_training(arm, arm != "no adaptation") for arm in ASKED}
+    scores["passage only"] = arms.evaluate_given("passage only", [""] * len(items))
     for style in styles:
         arm = f"prompt for {style}, no RL"
-        scores[arm] = arms.written(arm, style)
+        scores[arm] = arms.evaluate_sampled(arm, style)
     for arm, weights in policies.items():
         policy.load(weights)
-        scores[arm] = arms.written(arm)
+        scores[arm] = arms.evaluate_sampled(arm)
     if all(item.oracle for item in items):
         policy.load(first)
-        scores["oracle"] = arms.adapted("oracle", [item.oracle for item in items])
+        scores["oracle"] = arms.evaluate_given("oracle", [item.oracle for item in items])
     return Comparison({arm: tuple(values) for arm, values in scores.items()})

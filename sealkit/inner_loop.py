@@ -14,10 +14,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from .checks import check_length
-from .loading import unpacked
-from .lora import chosen, fork, side_by_side
-from .memo import remembered
+from .lora import fork, select_adapters, side_by_side
+from .models.unpacking import unpacked
 from .policy import encode
+from .runs.cache import compute_missing
 
 LOSS_SCALE = 2.0**16  # at first, for models that compute in fp16
 
@@ -68,17 +68,17 @@ class Trial:
     reason: str = ""
 
 
-def try_out(policy, task, pairs):
+def run_trial_batch(policy, task, pairs):
     """One pass: the Trial of each (item, self-edit), side by side; their lessons have one pace.
 
     task: a module such as `sealkit.tasks.knowledge`. A lesson with a reason earns 0, untried.
     """
-    lessons = [task.lesson(*pair, policy.recipe) for pair in pairs]
+    lessons = [task.lesson(*pair, policy.config) for pair in pairs]
     if lessons[0].reason:
         return [Trial(edit, 0.0, [], [], 0, own.reason) for (_, edit), own in zip(pairs, lessons)]
     adapters = fork(policy.model, len(pairs))  # θ, k times
     losses, tokens = sft(policy, adapters, lessons)  # θ' ← SFT(θ, SE)
-    questions = [task.questions(item, policy.recipe) for item, _ in pairs]
+    questions = [task.questions(item, policy.config) for item, _ in pairs]
     answers = ask(policy, adapters, questions)  # A ~ LM_θ'( · | τ), without C
     trials = []
     for (item, edit), said, loss, count in zip(pairs, answers, losses, tokens):
@@ -92,15 +92,15 @@ def try_out(policy, task, pairs):
     return trials
 
 
-def run_trials(policy, task, pairs, memo=None, keys=None, title=None):
+def run_trials(policy, task, pairs, cache=None, keys=None, title=None):
     """The inner loop for any number of (item, self-edit) pairs: list[Trial] in their order.
 
-    Lessons of one pace and of like length are trained side by side, `recipe.adapters_per_pass` at
-    a time. memo, keys, title: see `remembered`.
+    Lessons of one pace and of like length are trained side by side, `config.adapters_per_pass` at
+    a time. cache, keys, title: see `compute_missing`.
     """
-    memo = {} if memo is None else memo
+    cache = {} if cache is None else cache
     pairs = dict(zip(keys or [("trial", n) for n in range(len(pairs))], pairs, strict=True))
-    lessons = {key: task.lesson(*pair, policy.recipe) for key, pair in pairs.items()}
+    lessons = {key: task.lesson(*pair, policy.config) for key, pair in pairs.items()}
 
     def pace(key):
         return bool(lessons[key].reason), lessons[key].steps, lessons[key].learning_rate
@@ -109,11 +109,13 @@ def run_trials(policy, task, pairs, memo=None, keys=None, title=None):
         return len(pack(policy, lessons[key].part(0).texts)[0])
 
     def one_pass(keys):
-        return [asdict(trial) for trial in try_out(policy, task, [pairs[key] for key in keys])]
+        return [
+            asdict(trial) for trial in run_trial_batch(policy, task, [pairs[key] for key in keys])
+        ]
 
-    width, done = policy.recipe.adapters_per_pass, {}
+    width, done = policy.config.adapters_per_pass, {}
     for _, group in groupby(sorted(pairs, key=lambda key: (pace(key), length(key))), pace):
-        done |= zip(group := list(group), remembered(memo, group, one_pass, width, title))
+        done |= zip(group := list(group), compute_missing(cache, group, one_pass, width, title))
     return [Trial(**done[key]) for key in pairs]
 
 
@@ -127,10 +129,10 @@ def sft(policy, adapters, lessons, penalty=None):
     tokens, k ints).
     """
     now = [lesson.part(0) for lesson in lessons]
-    inputs, labels, tokens = batch_of(policy, now)
+    inputs, labels, tokens = make_batch(policy, now)
     tensors = [tensor for pair in adapters.values() for tensor in pair]
     optimizer = torch.optim.AdamW(tensors, lr=lessons[0].learning_rate, weight_decay=0.0)
-    scale, losses = first_scale(policy, len(lessons)), []
+    scale, losses = initial_loss_scales(policy, len(lessons)), []
     diverged = torch.zeros_like(scale, dtype=torch.bool)
     parts = [lambda: row_losses(policy.model, inputs, labels)]
     parts += [lambda: penalty(adapters)] if penalty else []
@@ -139,31 +141,31 @@ def sft(policy, adapters, lessons, penalty=None):
         for step in range(lessons[0].steps):
             texts = [lesson.part(step) for lesson in lessons]
             if texts != now:
-                now, (inputs, labels, _) = texts, batch_of(policy, texts)
-            loss = descend(optimizer, scale, parts, diverged)
+                now, (inputs, labels, _) = texts, make_batch(policy, texts)
+            loss = optimizer_step(optimizer, scale, parts, diverged)
             losses.append(loss.masked_fill(diverged, torch.nan))
     for tensor in tensors:
         tensor.data[diverged] = 0
     return torch.stack(losses).T.tolist(), tokens
 
 
-def batch_of(policy, lessons):
+def make_batch(policy, lessons):
     """All texts of each lesson in a row of its own: (model inputs, labels, tokens of each)."""
     packed = [pack(policy, lesson.texts) for lesson in lessons]
     check_length(policy.model, 1 + max(max(positions) for _, positions in packed))
     inputs, labels = collate(packed, policy.tokenizer.pad_token_id, policy.model.device)
     for row, lesson in zip(labels, lessons):
-        row[: len(skipped := starts_of(policy, lesson))][skipped] = -100
+        row[: len(skipped := prompt_mask(policy, lesson))][skipped] = -100
     return inputs, labels, [len(ids) for ids, _ in packed]
 
 
-def first_scale(policy, k):
+def initial_loss_scales(policy, k):
     """The factors (k,) that keep small gradients from vanishing in fp16; 1 in other dtypes."""
     scale = LOSS_SCALE if policy.model.dtype == torch.float16 else 1.0
     return torch.full((k,), scale, device=policy.model.device)
 
 
-def descend(optimizer, scale, parts, diverged):
+def optimizer_step(optimizer, scale, parts, diverged):
     """One step for k sets of parameters (k, ...), each down its own loss. Returns the losses (k,).
 
     parts: functions of losses (k,), which are added up. scale: (k,), the factor of each loss in the
@@ -197,17 +199,17 @@ def descend(optimizer, scale, parts, diverged):
 
 @contextmanager
 def checkpointed(policy):
-    """Within this context, if the recipe says so, backward passes compute each layer again.
+    """Within this context, if the config says so, backward passes compute each layer again.
 
     transformers does that in training mode alone; `load_quantized` has set all dropout to zero.
     """
-    if policy.recipe.checkpointing:
+    if policy.config.checkpointing:
         policy.model.gradient_checkpointing_enable({"use_reentrant": False})
         policy.model.train()
     try:
         yield
     finally:
-        if policy.recipe.checkpointing:
+        if policy.config.checkpointing:
             policy.model.gradient_checkpointing_disable()
             policy.model.eval()
 
@@ -217,7 +219,7 @@ def pack(policy, texts):
 
     Positions restart at 0, from which transformers infers that no text attends to another.
     """
-    ids, positions, most = [], [], policy.recipe.max_tokens
+    ids, positions, most = [], [], policy.config.max_tokens
     for text in texts:
         if len(ids) < most:
             tokens = [*encode(policy.tokenizer, text)["input_ids"], policy.tokenizer.eos_token_id]
@@ -226,9 +228,9 @@ def pack(policy, texts):
     return ids, positions
 
 
-def starts_of(policy, lesson):
+def prompt_mask(policy, lesson):
     """Which of a packed lesson's tokens belong to the starts of its texts, (length,) bool."""
-    marks, most = [], policy.recipe.max_tokens
+    marks, most = [], policy.config.max_tokens
     for text, start in zip(lesson.texts, lesson.starts):
         both = encode(policy.tokenizer, [text, start])["input_ids"]
         marks += [n < len(both[1]) for n in range(len(both[0]) + 1)]
@@ -265,7 +267,7 @@ def ask(policy, adapters, questions):
     answers = [[] for _ in questions]
     for count in sorted(set(map(len, questions)) - {0}):
         rows = [i for i, own in enumerate(questions) if len(own) == count]
-        own = adapters if len(rows) == len(questions) else chosen(adapters, rows)
+        own = adapters if len(rows) == len(questions) else select_adapters(adapters, rows)
         with side_by_side(policy.model, own):
             said = iter(answer(policy, [prompt for i in rows for prompt in questions[i]]))
         for i in rows:
@@ -275,4 +277,4 @@ def ask(policy, adapters, questions):
 
 def answer(policy, prompts):
     """The policy's likeliest answer to each prompt, up to the end of its line: list[str]."""
-    return policy.write(prompts, max_new_tokens=policy.recipe.answer_tokens, stops=("\n",))
+    return policy.write(prompts, max_new_tokens=policy.config.answer_tokens, stops=("\n",))

@@ -63,56 +63,11 @@ def side_by_side(model, adapters):
                 handle.remove()
 
 
-def each(function, *adapters):
+def map_adapters(function, *adapters):
     """Adapters whose matrices are what a function makes of one matrix of each of the given."""
     return {name: tuple(map(function, *(some[name] for some in adapters))) for name in adapters[0]}
 
 
-def chosen(adapters, rows):
+def select_adapters(adapters, rows):
     """The adapters at some of the places along the leading axis."""
-    return each(lambda matrix: matrix[rows], adapters)
-
-
-def again(adapters):
-    """A copy of adapters to go on from, leaves that want gradients, as `fork` makes them."""
-    return each(lambda matrix: matrix.detach().clone().requires_grad_(), adapters)
-
-
-def fresh(adapters, seeds):
-    """New adapters of the same shapes as PEFT draws them, the i-th from seeds[i]: their B is 0."""
-    drawn = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def draw(A):
-        rows = [torch.rand(A.shape[1:], generator=one) for one in drawn]
-        return ((2 * torch.stack(rows) - 1) / A.shape[2] ** 0.5).to(A.device).requires_grad_()
-
-    return {
-        name: (draw(A), torch.zeros_like(B, requires_grad=True))
-        for name, (A, B) in adapters.items()
-    }
-
-
-def mixed(old, new, share):
-    """old + share (new − old), matrix by matrix. share: (k,), one for each adapter."""
-
-    return each(
-        lambda a, b: torch.lerp(a.detach(), b.detach(), share.to(a)[:, None, None]), old, new
-    )
-
-
-def joined(old, new):
-    """One adapter for the sum of two updates, B A + B' A': ranks add up."""
-    return {
-        name: (torch.cat([A, new[name][0]], 1).detach(), torch.cat([B, new[name][1]], 2).detach())
-        for name, (A, B) in old.items()
-    }
-
-
-def weights_of(adapters, i):
-    """The tensors of adapter i by PEFT's names: what `Policy.load` takes, and
-    `sealkit.memo.Journal` saves."""
-    return {
-        f"{name}.lora_{letter}.weight": matrix[i].detach().cpu().clone()
-        for name, pair in adapters.items()
-        for letter, matrix in zip("AB", pair)
-    }
+    return map_adapters(lambda matrix: matrix[rows], adapters)

@@ -3,22 +3,60 @@
 arXiv:2506.10943, section 3.1; arXiv:2312.06585.
 """
 
-import hashlib
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from itertools import count, islice, product
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from .checks import check_length
-from .inner_loop import Trial, answer, checkpointed, descend, first_scale, row_losses, run_trials
-from .loading import four_bit, unpacked
-from .memo import open_run, remembered
+from .inner_loop import (
+    Trial,
+    answer,
+    checkpointed,
+    initial_loss_scales,
+    optimizer_step,
+    row_losses,
+    run_trials,
+)
+from .models.unpacking import unpacked
 from .policy import encode, seed_of
-from .report import story
+from .runs.cache import compute_missing
+from .runs.identity import open_run_cache
 
-LIBRARIES = "torch", "transformers", "peft", "bitsandbytes"
+
+def format_log(iteration, item="passage"):
+    """The log of an Iteration: rewards of each item, loss and reward of each self-edit, update."""
+    count, k = len(iteration.trials), len(iteration.trials[0])
+    title = f"--- SEAL iteration {iteration.number} (ReSTEM): {count} {item}s"
+    lines = [f"{title}, {k} self-edits each ---"]
+    for i, (name, trials) in enumerate(zip(iteration.names, iteration.trials)):
+        before, alone = (
+            f"closed book {iteration.baseline_rewards[i]:.0%}",
+            f"{iteration.item_only_rewards[i]:.0%}",
+        )
+        lines.append(
+            f"{item.title()} {i + 1}/{count} {excerpt(name)}: {before}, {item} only {alone}"
+        )
+        for j, trial in enumerate(trials):
+            said = f"    QLoRA SFT on self-edit {j + 1} {excerpt(trial.self_edit)}: "
+            said += trial.reason or f"loss {trial.losses[0]:.2f} → {trial.losses[-1]:.2f}"
+            kept = " (kept)" if (i, j) in iteration.kept else ""
+            lines.append(f"{said}, reward {trial.reward:.0%}{kept}")
+    alone = sum(iteration.item_only_rewards) / count
+    lines.append(f"Mean reward {iteration.mean_reward:.1%}, {item} only {alone:.1%}.")
+    if iteration.kept:
+        kept, losses = len(iteration.kept), iteration.losses
+        lines[-1] += f" Policy updated: SFT of its LoRA on {kept} self-edits,"
+        lines[-1] += f" loss {losses[0]:.2f} → {losses[-1]:.2f}."
+    else:
+        lines[-1] += f" No self-edit beat the {item} alone: policy unchanged."
+    return "\n".join([*lines, ""])
+
+
+def excerpt(text, width=48):
+    """The start of a text, quoted, on one line, with control characters escaped: safe to print."""
+    return repr(text if len(text) <= width else text[: width - 1] + "…")
 
 
 @dataclass(frozen=True)
@@ -51,7 +89,7 @@ class Iteration:
         return sum(rewards) / len(rewards)
 
     def __str__(self):
-        return story(self)
+        return format_log(self)
 
 
 @dataclass(frozen=True)
@@ -67,30 +105,32 @@ class History:
     iterations: tuple[Iteration, ...]
 
 
-def seal(policy, task, items, k=5, seed=0, memo=None):
+def seal(policy, task, items, k=5, seed=0, cache=None):
     """Yield an Iteration after each policy update, for as long as someone asks.
 
     policy: a `Policy`, which the loop changes. task: a module such as `sealkit.tasks.knowledge`,
-    whose items these are. memo: results by key that are there already, and where new ones go.
+    whose items these are. cache: results by key that are there already, and where new ones go.
 
     >>> import sealkit
     >>> from sealkit.tasks import knowledge
     >>> model, tokenizer = sealkit.load_quantized("bundled")
-    >>> recipe = sealkit.recipe_for(tokenizer)
-    >>> policy = sealkit.Policy(sealkit.attach_policy(model, recipe), tokenizer, recipe)
+    >>> config = sealkit.config_for(tokenizer)
+    >>> policy = sealkit.Policy(sealkit.attach_policy(model, config), tokenizer, config)
     >>> next(seal(policy, knowledge, sealkit.load_passages("bundled", limit=1), k=1)).number
     1
     """
-    memo, recipe = {} if memo is None else memo, policy.recipe
-    (start,) = remembered(memo, [("policy", 0)], lambda keys: [{"weights": policy.weights()}], 1)
+    cache, config = {} if cache is None else cache, policy.config
+    (start,) = compute_missing(
+        cache, [("policy", 0)], lambda keys: [{"weights": policy.weights()}], 1
+    )
     policy.load(start["weights"])
     names = tuple(str(task.name(item)[0]) for item in items)
     for t in count(1):
         # E-step: sample self-edits, r(SE, τ, θ') of each, keep those that earned it
-        before, alone, trials = e_step(policy, task, items, t, k, seed, memo)
+        before, alone, trials = e_step(policy, task, items, t, k, seed, cache)
         rewards = [[trial.reward for trial in own] for own in trials]
-        kept = [(i, j) for i in range(len(items)) for j in recipe.keep(rewards[i], alone[i])]
-        examples = [(task.prompt(items[i], recipe), trials[i][j].self_edit) for i, j in kept]
+        kept = [(i, j) for i in range(len(items)) for j in config.keep(rewards[i], alone[i])]
+        examples = [(task.prompt(items[i], config), trials[i][j].self_edit) for i, j in kept]
 
         # M-step: θ ← argmax_θ Σ log LM_θ(SE | C) over what was kept
         def update(keys, t=t, examples=examples, kept=kept):
@@ -99,32 +139,36 @@ def seal(policy, task, items, k=5, seed=0, memo=None):
             done = {"losses": m_step(policy, examples, (seed, t)), "weights": policy.weights()}
             return [done | {"kept": kept}]
 
-        (done,) = remembered(memo, [("policy", t)], update, 1, f"iteration {t}: M-step")
+        (done,) = compute_missing(cache, [("policy", t)], update, 1, f"iteration {t}: M-step")
         policy.load(done["weights"])
         losses = tuple(done["losses"])
         yield Iteration(t, names, before, alone, trials, tuple(kept), losses, done["weights"])
 
 
-def e_step(policy, task, items, t, k=5, seed=0, memo=None):
+def e_step(policy, task, items, t, k=5, seed=0, cache=None):
     """Sample k self-edits an item, try out each: (before, alone, trials) of the Iteration t."""
-    memo, width, n = {} if memo is None else memo, policy.recipe.texts_per_pass, range(len(items))
+    cache, width, n = (
+        {} if cache is None else cache,
+        policy.config.texts_per_pass,
+        range(len(items)),
+    )
 
     def examine(keys):  # A ~ LM_θ( · | τ)
         some = [items[i] for *_, i in keys]
-        return list(map(task.reward, some, answers_to(policy, task, some)))
+        return list(map(task.reward, some, answer_exams(policy, task, some)))
 
     def write(keys):  # SE ~ LM_θ( · | C)
         return write_self_edits(policy, task, [(items[i], j) for *_, i, j in keys], (seed, t))
 
     title = f"iteration {t}: "
-    before = remembered(memo, [("before", t, i) for i in n], examine, width, f"{title}exams")
+    before = compute_missing(cache, [("before", t, i) for i in n], examine, width, f"{title}exams")
     cells = list(product(n, range(k)))
     keys = [("self-edit", t, *cell) for cell in cells]
-    texts = remembered(memo, keys, write, width, f"{title}self-edits")
+    texts = compute_missing(cache, keys, write, width, f"{title}self-edits")
     edits = {(i, None): "" for i in n} | dict(zip(cells, texts))
     pairs = [(items[i], edit) for (i, _), edit in edits.items()]
     keys = [("trial", t, *cell) for cell in edits]
-    done = run_trials(policy, task, pairs, memo, keys, f"{title}inner loops")
+    done = run_trials(policy, task, pairs, cache, keys, f"{title}inner loops")
     trials = dict(zip(edits, done))  # r(SE, τ, SFT(θ, SE))
     alone = tuple(trials[i, None].reward for i in n)
     return tuple(before), alone, tuple(tuple(trials[i, j] for j in range(k)) for i in n)
@@ -132,21 +176,21 @@ def e_step(policy, task, items, t, k=5, seed=0, memo=None):
 
 def write_self_edits(policy, task, wanted, seed, style=None):
     """The self-edit of each (item, candidate), drawn from (seed, item, style, candidate) alone."""
-    recipe, done, width = policy.recipe, [], policy.recipe.texts_per_pass
-    sampling = recipe.max_new_tokens, recipe.temperature, recipe.top_p, recipe.prompts.stops
+    config, done, width = policy.config, [], policy.config.texts_per_pass
+    sampling = config.max_new_tokens, config.temperature, config.top_p, config.prompts.stops
     for some in (wanted[i : i + width] for i in range(0, len(wanted), width)):
-        prompts = [task.prompt(item, recipe, style) for item, _ in some]
+        prompts = [task.prompt(item, config, style) for item, _ in some]
         seeds = [seed_of(seed, *task.name(item), style, j) for item, j in some]
         done += policy.write(prompts, seeds, *sampling)
     return done
 
 
-def answers_to(policy, task, items, in_context=False):
+def answer_exams(policy, task, items, in_context=False):
     """The policy's own answers to each item's questions, without adaptation: list of list[str]."""
-    questions = [task.questions(item, policy.recipe, in_context) for item in items]
+    questions = [task.questions(item, policy.config, in_context) for item in items]
     prompts, said = [prompt for own in questions for prompt in own], []
     while len(said) < len(prompts):
-        said += answer(policy, prompts[len(said) :][: policy.recipe.texts_per_pass])
+        said += answer(policy, prompts[len(said) :][: policy.config.texts_per_pass])
     said = iter(said)
     return [[next(said) for _ in own] for own in questions]
 
@@ -157,21 +201,21 @@ def m_step(policy, examples, seed=0):
     Goes on from the policy's present LoRA. Returns the loss of each gradient step, in nats per
     token. Raises FloatingPointError if it diverges.
     """
-    recipe, rows = policy.recipe, [supervised(policy, *example) for example in examples]
+    config, rows = policy.config, [sft_example(policy, *example) for example in examples]
     check_length(policy.model, max((len(ids) for ids, _ in rows), default=0))
     order = torch.Generator().manual_seed(seed_of("m-step", seed))
     lora = [tensor for name, tensor in policy.model.named_parameters() if "lora_" in name]
     for tensor in lora:
         tensor.requires_grad_()
-    optimizer = torch.optim.AdamW(lora, lr=recipe.m_step_learning_rate, weight_decay=0.0)
-    scale, losses = first_scale(policy, 1), []
+    optimizer = torch.optim.AdamW(lora, lr=config.m_step_learning_rate, weight_decay=0.0)
+    scale, losses = initial_loss_scales(policy, 1), []
     diverged = torch.zeros_like(scale, dtype=torch.bool)
     with unpacked(policy.model), checkpointed(policy):
-        for _ in range(recipe.epochs if rows else 0):
-            for batch in torch.randperm(len(rows), generator=order).split(recipe.batch_size):
-                some = [[rows[i] for i in part] for part in batch.split(recipe.rows_per_pass)]
-                parts = [share_of_loss(policy, part, len(batch)) for part in some]
-                losses.append(descend(optimizer, scale, parts, diverged).item())
+        for _ in range(config.epochs if rows else 0):
+            for batch in torch.randperm(len(rows), generator=order).split(config.batch_size):
+                some = [[rows[i] for i in part] for part in batch.split(config.rows_per_pass)]
+                parts = [partial_loss(policy, part, len(batch)) for part in some]
+                losses.append(optimizer_step(optimizer, scale, parts, diverged).item())
                 if diverged.any():
                     raise FloatingPointError(
                         "The M-step's loss or its gradient is not finite: take a lower learning "
@@ -181,7 +225,7 @@ def m_step(policy, examples, seed=0):
     return losses
 
 
-def share_of_loss(policy, rows, batch):
+def partial_loss(policy, rows, batch):
     """A function of what some rows add to the mean loss of a batch of `batch` rows, (1,)."""
     ids, labels = (
         pad_sequence(column, batch_first=True, padding_value=value).to(policy.model.device)
@@ -191,7 +235,7 @@ def share_of_loss(policy, rows, batch):
     return lambda: row_losses(policy.model, {"input_ids": ids}, labels).mean()[None] * share
 
 
-def supervised(policy, prompt, edit):
+def sft_example(policy, prompt, edit):
     """(ids, labels) of prompt and self-edit for SFT, tensors (length,); the prompt's: -100."""
     ids = encode(policy.tokenizer, f"{prompt} {edit}")["input_ids"]
     before = encode(policy.tokenizer, prompt)["input_ids"]
@@ -205,44 +249,12 @@ def supervised(policy, prompt, edit):
 def run(policy, task, items, iterations=2, k=5, run_dir=None, seed=0):
     """`seal` for so many iterations, kept in a folder if there is one; see `run_seal`: History."""
     check_counts(iterations, k)
-    with memo_of(run_dir, policy, task, items, k, seed) as memo:
-        done = tuple(islice(seal(policy, task, items, k, seed, memo), iterations))
-        return History(policy.model, memo["policy", 0]["weights"], done)
+    with open_run_cache(run_dir, policy, task, items, k, seed) as cache:
+        done = tuple(islice(seal(policy, task, items, k, seed, cache), iterations))
+        return History(policy.model, cache["policy", 0]["weights"], done)
 
 
 def check_counts(iterations, k):
     """Raise ValueError for numbers that make no run."""
     if iterations < 1 or k < 1:
         raise ValueError(f"iterations is {iterations} and k is {k}: both have to be at least 1.")
-
-
-def memo_of(run_dir, policy, task, items, k, seed):
-    """A context with the memo of a run, see `open_run`, and what must never be mixed up in it."""
-    model, recipe = policy.model, policy.recipe
-    keep = getattr(recipe.keep, "__name__", type(recipe.keep).__name__)  # a partial has none
-    machine = {name: version(name) for name in LIBRARIES} | {"dtype": str(model.dtype)}
-    machine["products"] = ", ".join(sorted({str(layer.compute_dtype) for layer in four_bit(model)}))
-    machine["device"] = f"CPU, {torch.backends.cpu.get_cpu_capability()}"
-    machine["threads"] = torch.get_num_threads()
-    if model.device.type == "cuda":
-        machine |= {"device": torch.cuda.get_device_name(model.device), "threads": "any"}
-    base = (tensor for name, tensor in model.named_parameters() if "lora_" not in name)
-    lora = (tensor for name, tensor in policy.weights().items() if "lora_B" in name)  # 0 if new
-    settings = {"task": task.__name__, "seed": seed, "k": k, "items": digest(items)}
-    settings |= {"model": fingerprint(base), "policy": fingerprint(lora)} | asdict(recipe)
-    settings |= {"prompts": digest([recipe.prompts]), "keep": keep}
-    return open_run(run_dir, settings, machine, model.peft_config[model.active_adapter])
-
-
-def digest(items):
-    """Number of items, and hex digits that change with any of their texts."""
-    return f"{len(items)}, {hashlib.sha256(repr(list(items)).encode()).hexdigest()[:16]}"
-
-
-def fingerprint(tensors):
-    """16 hex digits of the starts of some tensors: those of two checkpoints differ."""
-    sha = hashlib.sha256()
-    for tensor in tensors:
-        start = tensor.detach().flatten()[:512].cpu().contiguous().view(torch.uint8)
-        sha.update(start.numpy().tobytes())
-    return sha.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""θ: a frozen 4-bit model with one LoRA, its tokenizer and its recipe. It reads and writes."""
+"""θ: a frozen 4-bit model with one LoRA, its tokenizer and its config. It reads and writes."""
 
 import hashlib
 import re
@@ -15,41 +15,12 @@ from peft import LoraConfig, PeftModel
 from transformers import LogitsProcessor, StopStringCriteria, TemperatureLogitsWarper
 
 from .checks import check_length
-from .loading import unpacked
-
-GOOD = 0.8  # reward from which `every_good` keeps: five questions of six
-
-
-def best(rewards, alone):
-    """The rule of the paper's code: the best one, also where it helped nothing."""
-    return [max(range(len(rewards)), key=lambda j: rewards[j])]
-
-
-def best_if_better(rewards, alone):
-    """Candidates to keep: the best one if it beats the trial without a self-edit, else none.
-
-    >>> best_if_better([0.5, 0.8, 0.8], alone=0.5), best_if_better([0.5], alone=0.5)
-    ([1], [])
-    """
-    return [j for j in best(rewards, alone) if rewards[j] > alone]
-
-
-def every_better(rewards, alone):
-    """The rule of the paper's text: every one that beats the trial without a self-edit."""
-    return [j for j, reward in enumerate(rewards) if reward > alone]
-
-
-def every_good(rewards, alone):
-    """A threshold as in ReST (arXiv:2308.08998): every one that earned GOOD, and beats that trial.
-
-    >>> every_good([0.5, 0.8, 0.9], alone=0.2), every_good([0.8, 0.9], alone=0.9)
-    ([1, 2], [])
-    """
-    return [j for j in every_better(rewards, alone) if rewards[j] >= GOOD]
+from .models.unpacking import unpacked
+from .selection import keep_best_above_baseline
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Config:
     """All that a model needs to be told besides its weights; `dataclasses.replace` changes it.
 
     The defaults are the bundled model's, measured on its world; it has its own `keep`, too.
@@ -77,7 +48,7 @@ class Recipe:
     epochs: int = 8
     batch_size: int = 4
     m_step_learning_rate: float = 2e-3
-    keep: Callable = best_if_better
+    keep: Callable = keep_best_above_baseline
     # memory: what is done side by side; layers computed again in the backward pass
     texts_per_pass: int = 200
     adapters_per_pass: int = 25
@@ -91,15 +62,15 @@ class Policy:
 
     >>> import sealkit
     >>> model, tokenizer = sealkit.load_quantized("bundled")
-    >>> recipe = sealkit.recipe_for(tokenizer)
-    >>> policy = sealkit.Policy(sealkit.attach_policy(model, recipe), tokenizer, recipe)
+    >>> config = sealkit.config_for(tokenizer)
+    >>> policy = sealkit.Policy(sealkit.attach_policy(model, config), tokenizer, config)
     >>> len(policy.write(["Question: What is near Pelvik? Answer:"]))
     1
     """
 
     model: PeftModel
     tokenizer: object
-    recipe: Recipe
+    config: Config
 
     @torch.no_grad()
     def write(self, prompts, seeds=None, max_new_tokens=16, temperature=1.0, top_p=1.0, stops=()):
@@ -111,7 +82,7 @@ class Policy:
         model, tokenizer, sampling = self.model.eval(), self.tokenizer, []
         if seeds is not None:
             sampling = [TemperatureLogitsWarper(float(temperature)), SeededSampling(seeds)]
-            sampling[1:1] = [Nucleus(top_p)] if top_p < 1 else []
+            sampling[1:1] = [TopP(top_p)] if top_p < 1 else []
         batch = encode(tokenizer, prompts, return_tensors="pt", padding=True, padding_side="left")
         ids, mask = (batch[name].to(model.device) for name in ("input_ids", "attention_mask"))
         start = ids.shape[1]
@@ -125,7 +96,7 @@ class Policy:
                 logits_processor=sampling,
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,
-                stopping_criteria=[ends_at(tokenizer, tuple(stops))] if stops else [],
+                stopping_criteria=[stop_criterion(tokenizer, tuple(stops))] if stops else [],
             )
         stop = re.compile("|".join(map(re.escape, stops)) or r"\Z")
         texts = tokenizer.batch_decode(output[:, start:], skip_special_tokens=True)
@@ -143,20 +114,20 @@ class Policy:
         peft.set_peft_model_state_dict(self.model, weights, self.model.active_adapter)
 
 
-def attach_policy(model, recipe=None, seed=0):
+def attach_policy(model, config=None, seed=0):
     """`model` with one LoRA (a `PeftModel`), B = 0 and A drawn from `seed`; a policy as it is.
 
-    recipe: of the LoRA, and what all that is done with the policy goes by; None for `Recipe()`'s
-    LoRA, and the recipe that goes with the model. torch's random state stays as it was.
+    config: of the LoRA, and what all that is done with the policy goes by; None for `Config()`'s
+    LoRA, and the config that goes with the model. torch's random state stays as it was.
 
     >>> import sealkit
     >>> model, tokenizer = sealkit.load_quantized("bundled")
-    >>> sealkit.attach_policy(model, sealkit.Recipe(rank=4)).peft_config["default"].r
+    >>> sealkit.attach_policy(model, sealkit.Config(rank=4)).peft_config["default"].r
     4
     """
     if isinstance(model, PeftModel):
         return model
-    shape, devices = recipe or Recipe(), [model.device] if model.device.type == "cuda" else []
+    shape, devices = config or Config(), [model.device] if model.device.type == "cuda" else []
     modules = shape.target_modules
     config = LoraConfig(
         task_type="CAUSAL_LM",
@@ -168,19 +139,19 @@ def attach_policy(model, recipe=None, seed=0):
         torch.manual_seed(seed_of("policy", seed))
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
         policy = peft.get_peft_model(model, config).eval()
-    policy.recipe = recipe
+    policy.config = config
     return policy
 
 
 @contextmanager
-def policy_on(model, tokenizer, recipe, seed=0, leave=False):
+def temporary_policy(model, tokenizer, config, seed=0, leave=False):
     """Within this context, the Policy on `model`: its own, or one drawn from `seed`.
 
-    recipe: for a model that says none. Afterwards the LoRA is as it was before, or gone if there
+    config: for a model that says none. Afterwards the LoRA is as it was before, or gone if there
     was none; with `leave`, only after an error (also Ctrl-C).
     """
-    recipe = getattr(model, "recipe", None) or recipe
-    policy = Policy(attach_policy(model, recipe, seed), tokenizer, recipe)
+    config = getattr(model, "config", None) or config
+    policy = Policy(attach_policy(model, config, seed), tokenizer, config)
     start = policy.weights()
     try:
         yield policy
@@ -211,12 +182,12 @@ def encode(tokenizer, texts, **options):
 
 
 @lru_cache
-def ends_at(tokenizer, stops):
+def stop_criterion(tokenizer, stops):
     """transformers' criterion for `stops`, which reads the whole vocabulary to make itself."""
     return StopStringCriteria(tokenizer, stops)
 
 
-class Nucleus(LogitsProcessor):
+class TopP(LogitsProcessor):
     """Top-p sampling as transformers' `TopPLogitsWarper` does it, but sorted by numpy: torch takes
     30 times as long for that on a CPU."""
 

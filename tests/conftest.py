@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import sealkit
-from sealkit.loading import four_bit, set_products
+from sealkit.models.unpacking import quantized_layers, set_compute_dtype
 
 os.environ["SEALKIT_MODEL"] = "bundled"  # also on a machine whose GPU could carry more
 os.environ.pop("SEALKIT_DATA", None)
@@ -52,8 +52,8 @@ def loaded():
 @pytest.fixture(scope="session")
 def only_policy():
     model, tokenizer = sealkit.load_quantized()
-    recipe = sealkit.recipe_for(tokenizer)
-    return sealkit.Policy(sealkit.attach_policy(model, recipe), tokenizer, recipe)
+    config = sealkit.config_for(tokenizer)
+    return sealkit.Policy(sealkit.attach_policy(model, config), tokenizer, config)
 
 
 @pytest.fixture
@@ -71,10 +71,10 @@ def exact(policy):
 
     In bf16 a last digit may also round to its neighbour, and the differences grow.
     """
-    before = four_bit(policy.model)[0].compute_dtype
-    set_products(policy.model, torch.float32)
+    before = quantized_layers(policy.model)[0].compute_dtype
+    set_compute_dtype(policy.model, torch.float32)
     yield
-    set_products(policy.model, before)
+    set_compute_dtype(policy.model, before)
 
 
 @pytest.fixture(scope="session")

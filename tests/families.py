@@ -24,7 +24,7 @@ import sealkit
 from sealkit import inner_loop, lora
 from sealkit.tasks import knowledge
 
-GENERAL, BUNDLED = knowledge.GENERAL.prompts, knowledge.BUNDLED.prompts
+GENERAL, BUNDLED = knowledge.GENERAL_CONFIG.prompts, knowledge.BUNDLED_CONFIG.prompts
 
 CONFIGS = ("mistral", "llama", "qwen2")  # which the slower tests go through
 SMALL = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -191,10 +191,14 @@ class Inside:
     them."""
 
     def __init__(self, model, tokenizer, k):
-        recipe = replace(
-            knowledge.GENERAL, steps=3, learning_rate=1e-2, max_tokens=64, checkpointing=False
+        config = replace(
+            knowledge.GENERAL_CONFIG,
+            steps=3,
+            learning_rate=1e-2,
+            max_tokens=64,
+            checkpointing=False,
         )
-        self.policy = sealkit.Policy(sealkit.attach_policy(model, recipe), tokenizer, recipe)
+        self.policy = sealkit.Policy(sealkit.attach_policy(model, config), tokenizer, config)
         self.adapters = lora.fork(self.policy.model, k)
 
     def batch(self, *rows):
@@ -217,9 +221,9 @@ class Inside:
 
     def train(self, rows, steps=3, checkpointing=False):
         """Losses (steps, k) of training each adapter on its row."""
-        recipe = replace(self.policy.recipe, checkpointing=checkpointing)
+        config = replace(self.policy.config, checkpointing=checkpointing)
         lessons = [sealkit.Lesson(row, steps, 1e-2) for row in rows]
-        losses, _ = inner_loop.sft(replace(self.policy, recipe=recipe), self.adapters, lessons)
+        losses, _ = inner_loop.sft(replace(self.policy, config=config), self.adapters, lessons)
         return torch.tensor(losses).T
 
     def done(self):

@@ -24,8 +24,8 @@ from pathlib import Path
 import torch
 
 import sealkit
-from sealkit import memo
-from sealkit.policy import best_if_better
+from sealkit.runs import files, processes
+from sealkit.selection import keep_best_above_baseline
 
 POINTS = {"module": 5, "file": 4, "record": 2, "adapter": 1}
 
@@ -69,7 +69,7 @@ def killer(point, folder):
     sys.addaudithook(audit)
     hook = torch.nn.modules.module.register_module_forward_pre_hook
     hook(lambda module, inputs: happens("module"))
-    memo.open = File
+    files.open = File
     return seen
 
 
@@ -94,10 +94,10 @@ def fork(model, tokenizer, folder, point="none"):
 def small_policy(model, tokenizer, **changes):
     """`model` with a policy for runs of few steps, in several parts of self-edits and of trials."""
     small = {"steps": 2, "adapters_per_pass": 4, "epochs": 1, "texts_per_pass": 3}
-    small["keep"] = best_if_better  # in two steps hardly any earns 80%
-    recipe = replace(sealkit.recipe_for(tokenizer), **small | changes)
-    policy = sealkit.attach_policy(model, recipe, seed=3)
-    policy.recipe = recipe  # also of one that is there already
+    small["keep"] = keep_best_above_baseline  # in two steps hardly any earns 80%
+    config = replace(sealkit.config_for(tokenizer), **small | changes)
+    policy = sealkit.attach_policy(model, config, seed=3)
+    policy.config = config  # also of one that is there already
     return policy
 
 
@@ -112,7 +112,7 @@ def main(folder, seed="none:0"):
     torch.set_num_threads(1)  # a fork has only the thread that called it
     model, tokenizer = sealkit.load_quantized("bundled", "cpu")
     if ":" in seed:
-        if memo.processes().is_last_process:
+        if processes.distributed_state().is_last_process:
             killer(seed, folder)
         small_run(model, tokenizer, folder)
         return

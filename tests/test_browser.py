@@ -14,7 +14,7 @@ import nbformat
 import pytest
 from test_page import made_up
 
-from sealkit.page import write_page
+from sealkit.cli.page import write_page
 
 pytestmark = pytest.mark.browser
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))

@@ -12,16 +12,33 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from sealkit.continual.stream.adapters import concat_ranks, init_adapters, interpolate_adapters
+from sealkit.continual.stream.forgetting import Forgetting, alt_text, plot_forgetting
+from sealkit.continual.stream.remedies import (
+    REMEDIES,
+    Remedy,
+    average,
+    gate,
+    replay,
+    route_by_words,
+    route_to_newest,
+)
+from sealkit.continual.stream.remembering import remembering
+from sealkit.continual.stream.stream import (
+    Learner,
+    answer_routed,
+    draw_streams,
+    fixed_edits,
+    learn_sequentially,
+    run_benchmark,
+    write_on_policy,
+)
 
 import sealkit
-from sealkit.__main__ import main
-from sealkit.continual import Learner, anew, answers, draw_streams, forget, given, learn_in_turn
-from sealkit.forgetting import Forgetting, in_words, plot_forgetting
+from sealkit.cli.main import main
 from sealkit.inner_loop import run_trials, sft
-from sealkit.lora import chosen, fork, fresh, joined, mixed, side_by_side
+from sealkit.lora import fork, select_adapters, side_by_side
 from sealkit.outer_loop import seal, write_self_edits
-from sealkit.remedies import REMEDIES, Remedy, average, by_words, gate, newest, replay
-from sealkit.remembering import remembering
 from sealkit.tasks import knowledge
 
 LENGTH = 3
@@ -34,13 +51,13 @@ def small(policy):
 
 
 def oracles(streams):
-    return given([[passage.oracle for passage in stream] for stream in streams])
+    return fixed_edits([[passage.oracle for passage in stream] for stream in streams])
 
 
 def course_of(small, remedy, write=None):
     policy, streams = small
     return list(
-        learn_in_turn(policy, knowledge, streams, [0, 1], write or oracles(streams), remedy)
+        learn_sequentially(policy, knowledge, streams, [0, 1], write or oracles(streams), remedy)
     )
 
 
@@ -77,7 +94,7 @@ def test_each_next_item_goes_on_from_the_last(small):
     adapters = fork(policy.model, 2)
     for place in range(2):
         items = [stream[place] for stream in streams]
-        sft(policy, adapters, [knowledge.lesson(p, p.oracle, policy.recipe) for p in items])
+        sft(policy, adapters, [knowledge.lesson(p, p.oracle, policy.config) for p in items])
     assert same(second.memory[0], adapters)
     assert all(torch.equal(start[name], tensor) for name, tensor in policy.weights().items())
 
@@ -85,7 +102,7 @@ def test_each_next_item_goes_on_from_the_last(small):
 def test_a_stream_goes_the_same_way_beside_others(small):
     policy, streams = small
     ends = course_of(small, REMEDIES["replay of 1"])[-1]
-    other = learn_in_turn(
+    other = learn_sequentially(
         policy, knowledge, streams[1:], [1], oracles(streams[1:]), REMEDIES["replay of 1"]
     )
     alone = list(other)[-1]
@@ -101,13 +118,17 @@ def test_the_policy_as_it_is_by_then_writes(small):
     unchanged = replace(learner, memory=[fork(policy.model, 2)])
     wanted = [(stream[1], seed) for stream, seed in zip(streams, (0, 1))]
     first = write_self_edits(policy, knowledge, wanted, "stream", "questions")
-    assert anew(unchanged, 1, "questions") == first != anew(learner, 1, "questions")
+    assert (
+        write_on_policy(unchanged, 1, "questions")
+        == first
+        != write_on_policy(learner, 1, "questions")
+    )
 
 
 def test_what_diverges_is_not_learned_and_harms_nobody(small):
     policy, streams = small
     learner = course_of(small, REMEDIES["none"])[1]
-    lessons = [knowledge.lesson(stream[1], "x", policy.recipe) for stream in streams]
+    lessons = [knowledge.lesson(stream[1], "x", policy.config) for stream in streams]
 
     def penalty(adapters):
         (_, B), *_ = adapters.values()
@@ -115,9 +136,9 @@ def test_what_diverges_is_not_learned_and_harms_nobody(small):
 
     trained = learner.train(lessons, penalty=penalty)
     without = learner.train(lessons)
-    assert same(chosen(trained, [0]), chosen(learner.memory[0], [0]))
-    assert same(chosen(trained, [1]), chosen(without, [1]))
-    assert not same(chosen(trained, [1]), chosen(learner.memory[0], [1]))
+    assert same(select_adapters(trained, [0]), select_adapters(learner.memory[0], [0]))
+    assert same(select_adapters(trained, [1]), select_adapters(without, [1]))
+    assert not same(select_adapters(trained, [1]), select_adapters(learner.memory[0], [1]))
 
 
 # --- Remedies
@@ -128,7 +149,7 @@ class Recorder(Learner):
 
     def train(self, lessons, start=None, penalty=None):
         self.spent.append((lessons, start))
-        return fresh(self.memory[0], [7, 8])
+        return init_adapters(self.memory[0], [7, 8])
 
 
 @pytest.fixture
@@ -160,7 +181,7 @@ def test_replay_adds_earlier_self_edits_and_no_steps(learner):
 
 def test_what_is_replayed_is_not_cut_off(small):
     policy, streams = small
-    tight = replace(policy, recipe=replace(policy.recipe, steps=1, max_tokens=150))
+    tight = replace(policy, config=replace(policy.config, steps=1, max_tokens=150))
     all_of_them = course_of((tight, streams), REMEDIES["replay of all"])[-1].spent
     alone = course_of((tight, streams), REMEDIES["none"])[-1].spent
     assert all(more["tokens"] > 1.5 * own["tokens"] > 300 for more, own in zip(all_of_them, alone))
@@ -174,29 +195,29 @@ def test_a_gate_shrinks_what_costs_too_much(learner, monkeypatch, costs, share):
         Recorder, "exams", lambda self, places, memory: np.array([[next(looks)] * 2, [0.5, 0.5]])
     )
     (kept,) = gate(learner, LESSONS)
-    new = fresh(learner.memory[0], [7, 8])
-    assert same(kept, mixed(learner.memory[0], new, torch.tensor([share, 1.0])))
+    new = init_adapters(learner.memory[0], [7, 8])
+    assert same(kept, interpolate_adapters(learner.memory[0], new, torch.tensor([share, 1.0])))
 
 
 def test_averaging_is_halfway(learner):
     (kept,) = average(learner, LESSONS)
-    new = fresh(learner.memory[0], [7, 8])
+    new = init_adapters(learner.memory[0], [7, 8])
     for name, (A, _) in kept.items():
         torch.testing.assert_close(A, (learner.memory[0][name][0] + new[name][0]) / 2)
 
 
 def test_joined_adapters_add_their_updates(policy):
-    one, two = (fresh(fork(policy.model, 2), seeds) for seeds in ([1, 2], [3, 4]))
+    one, two = (init_adapters(fork(policy.model, 2), seeds) for seeds in ([1, 2], [3, 4]))
     for adapters in (one, two):
         for n, (_, B) in enumerate(adapters.values()):
             torch.nn.init.normal_(B.data, std=0.05, generator=torch.Generator().manual_seed(n))
-    for name, (A, B) in joined(one, two).items():
+    for name, (A, B) in concat_ranks(one, two).items():
         separate = one[name][1] @ one[name][0] + two[name][1] @ two[name][0]
         torch.testing.assert_close(B @ A, separate)
     ids = policy.tokenizer(["Bramwick works as a baker."] * 2, return_tensors="pt")
     with torch.no_grad(), side_by_side(policy.model, one), side_by_side(policy.model, two):
         nested = policy.model(**ids).logits
-    with torch.no_grad(), side_by_side(policy.model, joined(one, two)):
+    with torch.no_grad(), side_by_side(policy.model, concat_ranks(one, two)):
         torch.testing.assert_close(policy.model(**ids).logits, nested, atol=1e-4, rtol=1e-4)
 
 
@@ -217,7 +238,7 @@ def test_orthogonal_loras_overlap_less_with_the_penalty_and_leave_the_old_ones(s
 
 def test_one_adapter_remedies_take_the_same_steps_and_keep_one_adapter(small):
     policy, streams = small
-    quick = replace(policy, recipe=replace(policy.recipe, steps=1))
+    quick = replace(policy, config=replace(policy.config, steps=1))
     for name, remedy in REMEDIES.items():
         end = course_of((quick, streams), remedy)[-1]
         assert [own["steps"] for own in end.spent] == [LENGTH] * 2, name
@@ -239,24 +260,24 @@ def test_a_bank_forgets_nothing_with_an_oracle(small):
 
 def test_routers_know_the_question_alone(small):
     end = course_of(small, REMEDIES["bank, by words"])[-1]
-    prompts = [knowledge.questions(stream[0], small[0].recipe) for stream in small[1]]
-    routes = by_words(end, 0, prompts)
-    assert routes == by_words(end, 2, prompts), "the place of the item is not looked at"
+    prompts = [knowledge.questions(stream[0], small[0].config) for stream in small[1]]
+    routes = route_by_words(end, 0, prompts)
+    assert routes == route_by_words(end, 2, prompts), "the place of the item is not looked at"
     assert np.mean([one == 1 for own in routes for one in own]) > 0.9
     routes = REMEDIES["bank, by loss"].route(end, 0, prompts)
     assert {one for own in routes for one in own} <= {1, 2, 3}
     assert list(map(len, routes)) == list(map(len, prompts))
-    assert newest(end, 0, prompts)[0] == [3] * len(prompts[0])
+    assert route_to_newest(end, 0, prompts)[0] == [3] * len(prompts[0])
 
 
 def test_each_question_is_answered_by_the_adapter_of_its_route(small):
     policy, streams = small
     end = course_of(small, REMEDIES["bank, oracle"])[-1]
-    prompts = [knowledge.questions(stream[1], policy.recipe) for stream in streams]
+    prompts = [knowledge.questions(stream[1], policy.config) for stream in streams]
     mixed_routes = [[n % 4 for n in range(len(own))] for own in prompts]
-    said = answers(policy, end.memory, mixed_routes, prompts)
+    said = answer_routed(policy, end.memory, mixed_routes, prompts)
     for n in range(4):
-        all_by_n = answers(policy, end.memory, [[n] * len(own) for own in prompts], prompts)
+        all_by_n = answer_routed(policy, end.memory, [[n] * len(own) for own in prompts], prompts)
         for one, other in zip(said, all_by_n):
             assert one[n::4] == other[n::4]
 
@@ -280,7 +301,7 @@ def test_the_matrix_and_its_summary():
     figure = plot_forgetting(table)
     shown = [text.get_text() for text in figure.axes[0].texts]
     assert shown[:3] == ["10"] * 3 and len(shown) == 11, "None leaves its cell empty"
-    assert "62% just learned" not in in_words(table) and "70% just learned" in in_words(table)
+    assert "62% just learned" not in alt_text(table) and "70% just learned" in alt_text(table)
     matplotlib.pyplot.close(figure)
 
 
@@ -289,9 +310,9 @@ REMEMBERED = {name: REMEDIES[name] for name in ("none", "replay of all")}
 
 def test_forgetting_is_remembered_and_goes_on(small, tmp_path, monkeypatch):
     policy, streams = small
-    monkeypatch.setattr("sealkit.continual.WIDTH", 1)
-    with sealkit.memo.open_run(tmp_path / "run", {}, {}) as memo:
-        whole = forget(policy, knowledge, streams, REMEMBERED, 0, "questions", memo)
+    monkeypatch.setattr("sealkit.continual.stream.STREAMS_PER_PASS", 1)
+    with sealkit.runs.folder.open_run(tmp_path / "run", {}, {}) as cache:
+        whole = run_benchmark(policy, knowledge, streams, REMEMBERED, 0, "questions", cache)
     assert whole.matrix("none").shape == (2, LENGTH + 1, LENGTH)
     assert np.isnan(whole.matrix("none")[:, 1, 2]).all() and not whole.control()[0] > 0.5
     journal = tmp_path / "run" / "journal.jsonl"
@@ -299,10 +320,11 @@ def test_forgetting_is_remembered_and_goes_on(small, tmp_path, monkeypatch):
     journal.write_bytes(b"".join(lines[:-1]))
     calls = []
     monkeypatch.setattr(
-        "sealkit.continual.learn_in_turn", lambda *args: calls.append(args) or learn_in_turn(*args)
+        "sealkit.continual.stream.learn_sequentially",
+        lambda *args: calls.append(args) or learn_sequentially(*args),
     )
-    with sealkit.memo.open_run(tmp_path / "run", {}, {}) as memo:
-        again = forget(policy, knowledge, streams, REMEMBERED, 0, "questions", memo)
+    with sealkit.runs.folder.open_run(tmp_path / "run", {}, {}) as cache:
+        again = run_benchmark(policy, knowledge, streams, REMEMBERED, 0, "questions", cache)
     assert len(calls) == 1, "one stream of one remedy was missing"
     for name in REMEMBERED:
         np.testing.assert_array_equal(again.matrix(name), whole.matrix(name))
@@ -310,7 +332,7 @@ def test_forgetting_is_remembered_and_goes_on(small, tmp_path, monkeypatch):
 
 def test_what_a_stream_taught_outlives_the_process(tmp_path, monkeypatch, capsys):
     """The command line; its memory, a stock PEFT adapter, answers in a new process."""
-    monkeypatch.setattr("sealkit.continual.REMEDIES", REMEMBERED)
+    monkeypatch.setattr("sealkit.continual.stream.REMEDIES", REMEMBERED)
     words = [
         "--task",
         "stream",
@@ -343,10 +365,12 @@ def test_what_a_stream_taught_outlives_the_process(tmp_path, monkeypatch, capsys
         "import sys, sealkit; from peft import PeftModel;"
         "model, tokenizer = sealkit.load_quantized();"
         "model = PeftModel.from_pretrained(model, sys.argv[1]).eval();"
-        "policy = sealkit.Policy(model, tokenizer, sealkit.recipe_for(tokenizer));"
+        "policy = sealkit.Policy(model, tokenizer, sealkit.config_for(tokenizer));"
         "print('\\n'.join(policy.write(sys.argv[2:], stops=('\\n',))))"
     )
-    asked = [q for passage in stream for q in knowledge.questions(passage, knowledge.BUNDLED)]
+    asked = [
+        q for passage in stream for q in knowledge.questions(passage, knowledge.BUNDLED_CONFIG)
+    ]
     command = [sys.executable, "-c", code, str(tmp_path / "r" / "memory"), *asked]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -369,17 +393,17 @@ def test_what_a_stream_taught_outlives_the_process(tmp_path, monkeypatch, capsys
 def test_a_reward_that_remembers_is_own_accuracy_and_that_on_earlier_items(policy, validation):
     own, *earlier = validation[:3]
     task, pair = remembering(knowledge, 0.25), (own, earlier)
-    asked = [knowledge.questions(one, policy.recipe) for one in validation[:3]]
-    assert task.questions(pair, policy.recipe) == asked[0] + asked[1] + asked[2]
+    asked = [knowledge.questions(one, policy.config) for one in validation[:3]]
+    assert task.questions(pair, policy.config) == asked[0] + asked[1] + asked[2]
     right = [[q.answers[0] for q in one.questions] for one in validation[:3]]
     wrong = ["nothing"] * len(right[1])
     assert task.reward(pair, right[0] + right[1] + wrong) == pytest.approx(0.75 + 0.25 / 2)
-    assert task.prompt(pair, policy.recipe) == knowledge.prompt(own, policy.recipe)
-    assert task.lesson(pair, "x", policy.recipe) == knowledge.lesson(own, "x", policy.recipe)
+    assert task.prompt(pair, policy.config) == knowledge.prompt(own, policy.config)
+    assert task.lesson(pair, "x", policy.config) == knowledge.lesson(own, "x", policy.config)
 
 
 def test_the_outer_loop_runs_on_it(policy, validation):
-    quick = replace(policy, recipe=replace(policy.recipe, steps=1, epochs=1))
+    quick = replace(policy, config=replace(policy.config, steps=1, epochs=1))
     pairs = [(passage, validation[3:4]) for passage in validation[:2]]
     iteration = next(seal(quick, remembering(knowledge), pairs, k=1))
     assert iteration.names == tuple(passage.title for passage in validation[:2])

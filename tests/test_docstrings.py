@@ -12,7 +12,7 @@ import sealkit
 MODULES = [
     name
     for _, name, _ in pkgutil.walk_packages(sealkit.__path__, "sealkit.")
-    if name != "sealkit.__main__"
+    if name != "sealkit.cli.main"
 ]
 PUBLIC = {
     name: value

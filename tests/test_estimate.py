@@ -13,9 +13,9 @@ from families import save
 import sealkit
 from sealkit import estimate as module
 from sealkit.inner_loop import row_losses
-from sealkit.tasks.knowledge import BUNDLED, GENERAL
+from sealkit.tasks.knowledge import BUNDLED_CONFIG, GENERAL_CONFIG
 
-QUICK = replace(BUNDLED, steps=2, adapters_per_pass=4, epochs=1, batch_size=2)
+QUICK = replace(BUNDLED_CONFIG, steps=2, adapters_per_pass=4, epochs=1, batch_size=2)
 
 
 @pytest.fixture
@@ -25,9 +25,9 @@ def quick(policy):
     for name, parameter in policy.model.named_parameters():
         if "lora_" in name:
             parameter.data.normal_(std=0.02, generator=generator)
-    policy.model.recipe = QUICK
+    policy.model.config = QUICK
     yield policy.model, policy.tokenizer
-    policy.model.recipe = policy.recipe
+    policy.model.config = policy.config
 
 
 def test_nothing_is_changed_to_the_bit(quick, validation, base_bytes):
@@ -55,8 +55,8 @@ def test_a_run_after_an_estimate_is_the_same_run(validation):
         model = sealkit.attach_policy(model, QUICK)
         runs.append(sealkit.run_seal(model, tokenizer, validation[:2], 1, 2).iterations[0])
     ours, other = runs
-    assert ours == replace(other, policy=ours.policy)
-    assert all(torch.equal(tensor, other.policy[name]) for name, tensor in ours.policy.items())
+    assert ours == replace(other, weights=ours.weights)
+    assert all(torch.equal(tensor, other.weights[name]) for name, tensor in ours.weights.items())
 
 
 def test_also_after_an_error_the_model_is_as_it_was(quick, validation, monkeypatch):
@@ -95,7 +95,7 @@ def test_the_sum_by_hand(quick, validation, monkeypatch, count, k, iterations, e
 
     def learn(policy, examples):
         nonlocal now
-        assert policy.recipe.epochs == 2 and len(examples) == 2
+        assert policy.config.epochs == 2 and len(examples) == 2
         now += 3 * 2
 
     monkeypatch.setattr(module, "write_self_edits", write)
@@ -110,10 +110,10 @@ def test_the_sum_by_hand(quick, validation, monkeypatch, count, k, iterations, e
 
 def test_a_model_of_the_hub_is_estimated_with_its_own_recipe(tmp_path, monkeypatch):
     model, tokenizer = sealkit.load_quantized(save("mistral", tmp_path))
-    short = replace(GENERAL, max_new_tokens=8)
-    monkeypatch.setattr("sealkit.tasks.knowledge.GENERAL", short)
+    short = replace(GENERAL_CONFIG, max_new_tokens=8)
+    monkeypatch.setattr("sealkit.tasks.knowledge.GENERAL_CONFIG", short)
     recipes, m_step = [], module.m_step
-    monkeypatch.setattr(module, "m_step", lambda *a: recipes.append(a[0].recipe) or m_step(*a))
+    monkeypatch.setattr(module, "m_step", lambda *a: recipes.append(a[0].config) or m_step(*a))
     questions = (sealkit.Question("How long?", ("40 m",)),)
     passages = [sealkit.Passage(f"T{i}", "The ferry is 40 m long.", questions) for i in range(2)]
     assert sealkit.estimate_run(model, tokenizer, passages, 1, 2).minutes > 0

@@ -13,10 +13,10 @@ from sealkit.tasks import knowledge
 @pytest.fixture
 def quick(policy):
     """The policy with a recipe of 3 steps, for the public functions too."""
-    recipe = replace(policy.recipe, steps=3)
-    policy.model.recipe = recipe
-    yield replace(policy, recipe=recipe)
-    policy.model.recipe = policy.recipe
+    config = replace(policy.config, steps=3)
+    policy.model.config = config
+    yield replace(policy, config=config)
+    policy.model.config = policy.config
 
 
 def test_interval_covers_the_true_mean_about_95_times_in_100():
@@ -40,15 +40,15 @@ def test_compare_has_every_arm_and_leaves_the_policy(quick, validation):
     before = quick.weights()
     policies = {"start": before, "other": {name: x + 0.01 for name, x in before.items()}}
     given = quick.model, quick.tokenizer, validation[:4]
-    memo = {}
-    table = sealkit.compare(*given, policies, styles=("gist",), memo=memo)
+    cache = {}
+    table = sealkit.compare(*given, policies, styles=("gist",), cache=cache)
     arms = "no adaptation", "passage in context", "passage only", "prompt for gist, no RL"
     assert list(table.scores) == [*arms, "start", "other", "oracle"]
     for scores in table.scores.values():
         assert len(scores) == 4 and all(0 <= score <= 1 for score in scores)
     after = quick.weights()
     assert all((after[name] == before[name]).all() for name in before)
-    assert all(key[0] in ("arm", "text") for key in memo)
+    assert all(key[0] in ("arm", "text") for key in cache)
     with pytest.raises(ValueError, match="No self-edit style 'poem'"):
         sealkit.compare(*given, styles=("poem",))
     with pytest.raises(ValueError, match="has no questions"):
@@ -57,10 +57,10 @@ def test_compare_has_every_arm_and_leaves_the_policy(quick, validation):
 
 def test_an_arm_that_is_known_is_not_run_again(quick, validation, monkeypatch):
     """By what it depends on: another seed's, other passages' or another policy's is another's."""
-    memo, own = {}, {"start": quick.weights()}
-    table = compare_arms(quick, knowledge, validation[:2], own, memo=memo)
+    cache, own = {}, {"start": quick.weights()}
+    table = compare_arms(quick, knowledge, validation[:2], own, cache=cache)
     monkeypatch.setattr(sealkit.Policy, "write", lambda *args, **options: pytest.fail("written"))
-    assert compare_arms(quick, knowledge, validation[:2], own, memo=memo) == table
+    assert compare_arms(quick, knowledge, validation[:2], own, cache=cache) == table
     other = {"start": {name: tensor + 0.01 for name, tensor in own["start"].items()}}
     for arguments in (
         (validation[1:3], own),
@@ -68,7 +68,7 @@ def test_an_arm_that_is_known_is_not_run_again(quick, validation, monkeypatch):
         (validation[:2], own, (), 1),
     ):
         with pytest.raises(pytest.fail.Exception, match="written"):
-            compare_arms(quick, knowledge, *arguments, memo=memo)
+            compare_arms(quick, knowledge, *arguments, cache=cache)
 
 
 def test_passages_without_an_oracle_have_no_arm_for_it(quick, validation):

@@ -17,7 +17,7 @@ from transformers import MistralConfig
 
 import sealkit
 from sealkit import inner_loop
-from sealkit.inner_loop import run_trials, try_out
+from sealkit.inner_loop import run_trial_batch, run_trials
 from sealkit.tasks import knowledge
 
 TINY = MistralConfig(
@@ -37,11 +37,11 @@ def passes(monkeypatch):
     seen = []
 
     def noted(*args):
-        trials = try_out(*args)
+        trials = run_trial_batch(*args)
         seen.append(len(trials))
         return trials
 
-    monkeypatch.setattr(inner_loop, "try_out", noted)
+    monkeypatch.setattr(inner_loop, "run_trial_batch", noted)
     return seen
 
 
@@ -85,15 +85,15 @@ def test_the_same_pass_on_a_tiny_shape_without_a_gpu(dtype, passes):
 
 def outcomes(name, device):
     """Trials of three passages, each with "" and with its oracle, on a model in fp32."""
-    choose = sealkit.loading.choose
+    choose = sealkit.models.choice.choose
 
     def exact(*args):
         return replace(choose(*args), dtype=torch.float32, products=torch.float32)
 
-    with mock.patch("sealkit.loading.choose", exact):
+    with mock.patch("sealkit.models.choice.choose", exact):
         model, tokenizer = sealkit.load_quantized(name, device)
-    recipe = replace(knowledge.BUNDLED, steps=3)  # also for the others, which are as small
-    policy = sealkit.Policy(sealkit.attach_policy(model, recipe), tokenizer, recipe)
+    config = replace(knowledge.BUNDLED_CONFIG, steps=3)  # also for the others, which are as small
+    policy = sealkit.Policy(sealkit.attach_policy(model, config), tokenizer, config)
     passages = sealkit.load_passages("bundled", "validation", 3)
     pairs = [(passage, edit) for passage in passages for edit in ("", passage.oracle)]
     return run_trials(policy, knowledge, pairs)
@@ -134,8 +134,8 @@ def test_a_pass_gets_narrower_when_a_gpus_memory_runs_out(passes):
         passes.clear()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        recipe = replace(policy.recipe, adapters_per_pass=width)
-        done = run_trials(replace(policy, recipe=recipe), knowledge, pairs)
+        config = replace(policy.config, adapters_per_pass=width)
+        done = run_trials(replace(policy, config=config), knowledge, pairs)
         return done, torch.cuda.max_memory_reserved()
 
     (_, narrow), (expected, wide) = trials(4), trials(16)

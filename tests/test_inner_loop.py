@@ -17,9 +17,9 @@ from sealkit.inner_loop import (
     collate,
     pack,
     row_losses,
+    run_trial_batch,
     run_trials,
     sft,
-    try_out,
 )
 from sealkit.lora import fork, side_by_side
 from sealkit.tasks import knowledge
@@ -33,7 +33,7 @@ SEQUENCES = [
 
 def quick(policy, **changes):
     """The policy with a recipe of 3 steps."""
-    return replace(policy, recipe=replace(policy.recipe, **{"steps": 3} | changes))
+    return replace(policy, config=replace(policy.config, **{"steps": 3} | changes))
 
 
 def batch(policy, groups):
@@ -48,10 +48,10 @@ def passes(monkeypatch):
     seen = []
 
     def noted(*args):
-        seen.append(try_out(*args))
+        seen.append(run_trial_batch(*args))
         return seen[-1]
 
-    monkeypatch.setattr(inner_loop, "try_out", noted)
+    monkeypatch.setattr(inner_loop, "run_trial_batch", noted)
     return seen
 
 
@@ -89,7 +89,7 @@ def test_a_plain_model_is_left_as_it_was(loaded, validation, base_bytes):
 def test_training_lowers_the_loss_and_changes_every_lora_matrix(policy, validation):
     adapters, start = fork(policy.model, 1), fork(policy.model, 1)
     (losses,), (tokens,) = sft(
-        policy, adapters, [sealkit.Lesson([validation[0].oracle], 8, policy.recipe.learning_rate)]
+        policy, adapters, [sealkit.Lesson([validation[0].oracle], 8, policy.config.learning_rate)]
     )
     assert losses[-1] < 0.7 * losses[0] and len(losses) == 8 and tokens > 20
     for name, pair in adapters.items():
@@ -114,7 +114,7 @@ def test_a_trial_has_the_pace_that_its_lesson_asks_for(policy, validation, passe
         name, questions, reward = knowledge.name, knowledge.questions, knowledge.reward
 
         @staticmethod
-        def lesson(item, edit, recipe):
+        def lesson(item, edit, config):
             steps, rate = edit.split()
             return sealkit.Lesson([item.oracle], int(steps), float(rate))
 
@@ -233,9 +233,9 @@ def test_one_pass_equals_one_by_one(policy, exact, twenty):
 
     def trained(passage, edits):
         adapters = fork(policy.model, len(edits))
-        lessons = [knowledge.lesson(passage, edit, policy.recipe) for edit in edits]
+        lessons = [knowledge.lesson(passage, edit, policy.config) for edit in edits]
         losses, tokens = sft(policy, adapters, lessons)
-        questions = [knowledge.questions(passage, policy.recipe)] * len(edits)
+        questions = [knowledge.questions(passage, policy.config)] * len(edits)
         return adapters, losses, tokens, ask(policy, adapters, questions)
 
     def length(adapters, i, others):
@@ -280,9 +280,9 @@ def test_a_bad_adapter_leaves_its_neighbours_alone_to_the_bit(policy, validation
                 A.data[1] = torch.nan
         elif spoilt:
             texts[1] = " ".join(words)
-        lessons = [sealkit.Lesson([text], 3, policy.recipe.learning_rate) for text in texts]
+        lessons = [sealkit.Lesson([text], 3, policy.config.learning_rate) for text in texts]
         losses, _ = sft(policy, adapters, lessons)
-        said = ask(policy, adapters, [knowledge.questions(p, policy.recipe) for p in passages])
+        said = ask(policy, adapters, [knowledge.questions(p, policy.config) for p in passages])
         return adapters, losses, said
 
     (clean, losses, said), (spoilt, other_losses, other_said) = outcome(False), outcome(True)
@@ -303,7 +303,7 @@ def test_the_exam_asks_each_question_once(policy, validation, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(sealkit.Policy, "write", noted)
         trials = run_trials(quick(policy), knowledge, pairs)
-    expected = [prompt for passage in few for prompt in knowledge.questions(passage, policy.recipe)]
+    expected = [prompt for passage in few for prompt in knowledge.questions(passage, policy.config)]
     assert sorted(asked) == sorted(expected)
     assert [len(trial.answers) for trial in trials] == [6, 2, 1, 2]
     for pair, trial in zip(pairs, trials):
@@ -314,15 +314,15 @@ def test_pairs_of_like_length_share_a_pass(policy, twenty, monkeypatch):
     pairs, passes = [(p, edit) for p, own in zip(*twenty) for edit in own], []
 
     def only_packed(policy, task, pairs):
-        texts = [task.lesson(*pair, policy.recipe).texts for pair in pairs]
+        texts = [task.lesson(*pair, policy.config).texts for pair in pairs]
         passes.append([len(pack(policy, own)[0]) for own in texts])
         return [
             sealkit.Trial(edit, 0, [], [], tokens) for (_, edit), tokens in zip(pairs, passes[-1])
         ]
 
-    monkeypatch.setattr(inner_loop, "try_out", only_packed)
+    monkeypatch.setattr(inner_loop, "run_trial_batch", only_packed)
     run_trials(policy, knowledge, pairs)
-    assert list(map(len, passes)) == [policy.recipe.adapters_per_pass] * 4
+    assert list(map(len, passes)) == [policy.config.adapters_per_pass] * 4
     positions = [len(own) * max(own) for own in passes]
     assert all(1 - sum(own) / count < 0.35 for own, count in zip(passes, positions))
     pads = 1 - sum(map(sum, passes)) / sum(positions)
@@ -373,15 +373,15 @@ def test_the_adapters_of_a_pass_are_gone_before_the_next(policy, twenty, monkeyp
 def test_what_is_known_is_not_tried_again(policy, twenty, passes):
     """By key: only parts of which something is missing are computed, and those whole."""
     (passage, *_), (own, *_) = twenty
-    pairs, keys, memo = (
+    pairs, keys, cache = (
         [(passage, edit) for edit in own],
         [("trial", 1, 0, j) for j in range(5)],
         {},
     )
     two = quick(policy, steps=1, adapters_per_pass=2)
-    trials = run_trials(two, knowledge, pairs, memo, keys)
-    assert memo.keys() == set(keys) and len(passes) == 3
+    trials = run_trials(two, knowledge, pairs, cache, keys)
+    assert cache.keys() == set(keys) and len(passes) == 3
     lost = passes[1][0].self_edit
-    del memo[keys[own.index(lost)]]
-    assert run_trials(two, knowledge, pairs, memo, keys) == trials
+    del cache[keys[own.index(lost)]]
+    assert run_trials(two, knowledge, pairs, cache, keys) == trials
     assert len(passes) == 4 and passes[3] == passes[1]

@@ -72,18 +72,18 @@ def test_all_real_self_edits_give_clean_sequences(paper):
 
 
 def test_a_lesson_has_the_recipes_pace_and_without_a_self_edit_the_passage_alone():
-    for recipe in (BUNDLED, GENERAL):
-        taught = lesson(PASSAGE, "1. A fact.", recipe)
+    for config in (BUNDLED, GENERAL):
+        taught = lesson(PASSAGE, "1. A fact.", config)
         assert taught.texts == ["T\nA text.", "A fact."]
-        assert (taught.steps, taught.learning_rate) == (recipe.steps, recipe.learning_rate)
-        assert lesson(PASSAGE, "", recipe).texts == ["T\nA text."]
+        assert (taught.steps, taught.learning_rate) == (config.steps, config.learning_rate)
+        assert lesson(PASSAGE, "", config).texts == ["T\nA text."]
 
 
 def test_an_exam_shows_the_passage_only_if_it_is_asked_to(validation):
     passage = validation[0]
-    for recipe in (BUNDLED, GENERAL):
+    for config in (BUNDLED, GENERAL):
         for in_context in (False, True):
-            prompts = questions(passage, recipe, in_context)
+            prompts = questions(passage, config, in_context)
             assert len(prompts) == len(passage.questions)
             for prompt, question in zip(prompts, passage.questions):
                 assert prompt.endswith(f"Question: {question.question} Answer:")

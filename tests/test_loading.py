@@ -17,10 +17,13 @@ from huggingface_hub import errors as hub_errors
 
 import sealkit
 from sealkit import checks, loading
-from sealkit.checks import is_linear
 from sealkit.inner_loop import collate, pack, row_losses
-from sealkit.loading import BUNDLED_MODEL, choose, keep_trainable_on_cpu, unpacked, weight_bytes
+from sealkit.loading import weight_bytes
 from sealkit.lora import lora_layers
+from sealkit.models import choice, unpacking
+from sealkit.models.choice import BUNDLED_MODEL, choose
+from sealkit.models.convert import is_linear, keep_trainable_on_cpu
+from sealkit.models.unpacking import unpacked
 from sealkit.policy import attach_policy
 
 
@@ -45,7 +48,7 @@ def test_weights_take_what_4_bits_take_and_the_file_is_small(model_and_tokenizer
 
 
 def gradients(policy, tokenizer):
-    whole = sealkit.Policy(policy, tokenizer, sealkit.recipe_for(tokenizer))
+    whole = sealkit.Policy(policy, tokenizer, sealkit.config_for(tokenizer))
     inputs, labels = collate(
         [pack(whole, ["Bramwick works as a baker."])], tokenizer.pad_token_id, "cpu"
     )
@@ -60,7 +63,7 @@ def gradients(policy, tokenizer):
 def test_lora_gradients_after_generate_equal_those_before_in_every_layer(
     model_and_tokenizer, validation, monkeypatch
 ):
-    monkeypatch.setattr(loading, "SMALL", 0)  # through bitsandbytes, as of a large model
+    monkeypatch.setattr(unpacking, "MAX_UNPACKED", 0)  # through bitsandbytes, as of a large model
     model, tokenizer = model_and_tokenizer
     policy = attach_policy(model)
     before = gradients(policy, tokenizer)
@@ -79,7 +82,7 @@ def test_without_the_switch_bitsandbytes_would_cut_the_gradients(
     bitsandbytes."""
     if not bnb.functional.has_avx512bf16():
         pytest.skip("this processor has no AVX512-BF16, so bitsandbytes never repacks")
-    monkeypatch.setattr(loading, "SMALL", 0)
+    monkeypatch.setattr(unpacking, "MAX_UNPACKED", 0)
     model, tokenizer = model_and_tokenizer
     policy = attach_policy(model)
     for module in policy.modules():
@@ -100,8 +103,8 @@ def test_unpacked_once_gives_the_same_bits_and_is_packed_again(model_and_tokeniz
     packed = gradients(policy, tokenizer)
     with torch.no_grad():
         expected = policy(ids).logits
-        for small, unpacks in ((loading.SMALL, True), (1, False)):
-            monkeypatch.setattr(loading, "SMALL", small)
+        for small, unpacks in ((unpacking.MAX_UNPACKED, True), (1, False)):
+            monkeypatch.setattr(unpacking, "MAX_UNPACKED", small)
             with pytest.raises(KeyError), unpacked(policy):
                 assert all(("forward" in vars(layer)) == unpacks for layer in layers)
                 assert torch.equal(policy(ids).logits, expected)
@@ -188,7 +191,7 @@ def test_argument_beats_variable_beats_the_bundled_model(gpu, monkeypatch):
 
 def test_one_thread_for_a_small_model_unless_the_user_chose(monkeypatch):
     own = torch.get_num_threads()
-    monkeypatch.setattr(loading, "THREADS", 3)
+    monkeypatch.setattr(choice, "DEFAULT_THREADS", 3)
     try:
         monkeypatch.setenv("OMP_NUM_THREADS", str(own))  # also what torchrun and accelerate set
         torch.set_num_threads(2)
@@ -217,14 +220,14 @@ def test_one_thread_for_a_small_model_unless_the_user_chose(monkeypatch):
 def test_4_bit_products_of_a_bundled_model_are_bf16_where_the_cpu_has_it(
     name, has, products, monkeypatch
 ):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {loading.BF16: has})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {choice.CPU_BF16: has})
     choice = choose(name, "cpu")
     assert choice.dtype == torch.float32 and choice.products == products
     said = "4-bit products in bfloat16" in sealkit.environment(name, "cpu")
     assert said == (products == torch.bfloat16)
     if name != "some/model":
         model, _ = sealkit.load_quantized(name, "cpu")
-        assert {layer.compute_dtype for layer in loading.four_bit(model)} == {products}
+        assert {layer.compute_dtype for layer in unpacking.quantized_layers(model)} == {products}
         assert model.dtype == torch.float32
 
 
@@ -328,7 +331,7 @@ def test_what_goes_wrong_in_loading_is_one_sentence_with_the_remedy(monkeypatch,
         raise error()
 
     monkeypatch.setattr(loading, "model_info", lambda *_, **__: None)
-    monkeypatch.setattr(loading, "read", read)
+    monkeypatch.setattr(loading, "load_pretrained", read)
     with pytest.raises(kind, match=f"(?s){sentence}") as raised:
         sealkit.load_quantized("some/model")
     assert "\n" not in str(raised.value) and str(raised.value).count(". ") == 0
@@ -341,7 +344,7 @@ def test_the_hub_is_asked_once_before_anything_is_fetched(monkeypatch):
         done.append("cache" if local_files_only else "network")
         raise OSError("not there")
 
-    monkeypatch.setattr(loading, "read", read)
+    monkeypatch.setattr(loading, "load_pretrained", read)
     monkeypatch.setattr(loading, "model_info", lambda name, timeout: done.append(name))
     with pytest.raises(ValueError, match=r"\(not there\)"):
         sealkit.load_quantized("some/model")
@@ -352,7 +355,7 @@ def test_an_error_that_is_not_about_loading_stays_as_it_is(monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(loading, "read", fail)
+    monkeypatch.setattr(loading, "load_pretrained", fail)
     with pytest.raises(RuntimeError, match="^something else$"):
         sealkit.load_quantized("bundled")
 

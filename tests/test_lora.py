@@ -3,10 +3,11 @@
 import pytest
 import torch
 from peft import PeftModel
+from sealkit.continual.stream.adapters import adapter_state_dict
 
 import sealkit
 from sealkit.inner_loop import ask, sft
-from sealkit.lora import chosen, fork, lora_layers, side_by_side, weights_of
+from sealkit.lora import fork, lora_layers, select_adapters, side_by_side
 from sealkit.tasks.knowledge import lesson, questions
 
 TEXT = "Bramwick works as a baker."
@@ -48,7 +49,7 @@ def test_each_row_goes_through_its_own_adapter(away):
     with side_by_side(away.model, adapters):
         together = logits(away, 3)
     for i in range(3):
-        with side_by_side(away.model, chosen(adapters, [i])):
+        with side_by_side(away.model, select_adapters(adapters, [i])):
             torch.testing.assert_close(logits(away)[0], together[i], atol=1e-4, rtol=1e-4)
     with pytest.raises(KeyError), side_by_side(away.model, adapters):
         raise KeyError
@@ -66,24 +67,26 @@ def test_a_fork_is_a_copy_in_fp32_that_wants_gradients(away):
 
 def test_an_adapter_by_pefts_names_makes_the_policy_that_it_was(away):
     adapters, start = fork(away.model, 2), away.weights()
-    assert all(torch.equal(weights_of(adapters, 1)[name], start[name]) for name in start)
+    assert all(torch.equal(adapter_state_dict(adapters, 1)[name], start[name]) for name in start)
     for _, B in adapters.values():
         B.data[1] *= -1
-    with side_by_side(away.model, chosen(adapters, [1])):
+    with side_by_side(away.model, select_adapters(adapters, [1])):
         expected = logits(away)
-    assert weights_of(adapters, 0).keys() == start.keys()
-    away.load(weights_of(adapters, 1))
+    assert adapter_state_dict(adapters, 0).keys() == start.keys()
+    away.load(adapter_state_dict(adapters, 1))
     torch.testing.assert_close(logits(away), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_trained_adapters_load_as_stock_peft(policy, validation, tmp_path):
-    passage, recipe = validation[0], policy.recipe
+    passage, config = validation[0], policy.config
     edits = ["", passage.oracle.split("\n")[0], passage.oracle]
     adapters = fork(policy.model, len(edits))
-    sft(policy, adapters, [lesson(passage, edit, recipe) for edit in edits])
-    expected = ask(policy, adapters, [questions(passage, recipe)] * len(edits))
+    sft(policy, adapters, [lesson(passage, edit, config) for edit in edits])
+    expected = ask(policy, adapters, [questions(passage, config)] * len(edits))
     journal = sealkit.Journal(tmp_path, policy.model.peft_config["default"])
-    journal.update({("trial", i): {"weights": weights_of(adapters, i)} for i in range(len(edits))})
+    journal.update(
+        {("trial", i): {"weights": adapter_state_dict(adapters, i)} for i in range(len(edits))}
+    )
     for i in range(len(edits)):
         plain, tokenizer = sealkit.load_quantized()
         stock = PeftModel.from_pretrained(plain, tmp_path / f"trial_{i}")

@@ -13,7 +13,7 @@ import torch
 from families import save
 
 import sealkit
-from sealkit.__main__ import arguments, main
+from sealkit.cli.main import main, parse_arguments
 from sealkit.tasks import knowledge
 from sealkit.tasks.passages import save_passages
 
@@ -67,7 +67,7 @@ def test_the_terminal_shows_a_row_an_iteration_and_the_log_all(small):
 def test_a_past_run_is_shown_without_a_model(small, capsys, monkeypatch):
     output, done = small
     files = {path: path.read_bytes() for path in output.glob("*.*")}
-    monkeypatch.setattr("sealkit.__main__.load_quantized", None)
+    monkeypatch.setattr("sealkit.cli.main.load_quantized", None)
     assert not main(["show", str(output)])
     shown = capsys.readouterr().out
     assert " ".join(shown.split()).startswith(f"{output}: python -m sealkit --model bundled")
@@ -105,8 +105,10 @@ def test_the_adapted_model_of_a_past_run_answers(small, capsys, monkeypatch):
 
 def test_a_real_model_on_a_file_of_passages(tmp_path, capsys, monkeypatch):
     """A tiny random Qwen2, passages of four titles: another model's recipe, a held-out split."""
-    short = replace(knowledge.GENERAL, max_new_tokens=16)  # a random model hardly ever ends a text
-    monkeypatch.setattr(knowledge, "GENERAL", short)
+    short = replace(
+        knowledge.GENERAL_CONFIG, max_new_tokens=16
+    )  # a random model hardly ever ends a text
+    monkeypatch.setattr(knowledge, "GENERAL_CONFIG", short)
     passages = []
     for i in range(8):
         question = sealkit.Question(f"How high is tower {i}?", (f"{i + 10} m",))
@@ -168,7 +170,7 @@ def test_memory_that_runs_out_altogether_is_one_sentence(monkeypatch, capsys):
     def run(args):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("sealkit.__main__.run", run)
+    monkeypatch.setattr("sealkit.cli.main.run", run)
     assert main(["--output", "nowhere"]) == 2
     assert "smaller model" in capsys.readouterr().err
 
@@ -180,4 +182,4 @@ def test_help_shows_examples_that_parse(capsys):
     assert len(examples) > 5 and max(map(len, told.splitlines())) <= 80
     for example in examples:
         words = re.split(r" {3,}", example)[0].split()
-        arguments([word.replace("mine.jsonl", __file__) for word in words])
+        parse_arguments([word.replace("mine.jsonl", __file__) for word in words])

@@ -31,12 +31,15 @@ from killed import POINTS, small_policy, small_run
 
 import sealkit
 from sealkit import inner_loop, outer_loop
-from sealkit.inner_loop import Trial, collate, descend, pack, run_trials
-from sealkit.loading import BUNDLED_MODEL
-from sealkit.memo import ADAPTER, LOST, Journal, company, hold, remembered
-from sealkit.outer_loop import Iteration, m_step, supervised
-from sealkit.policy import Policy, best
-from sealkit.report import excerpt
+from sealkit.inner_loop import Trial, collate, optimizer_step, pack, run_trials
+from sealkit.models.choice import BUNDLED_MODEL
+from sealkit.outer_loop import Iteration, excerpt, m_step, sft_example
+from sealkit.policy import Policy
+from sealkit.runs.cache import compute_missing
+from sealkit.runs.folder import lock_run_folder
+from sealkit.runs.journal import ADAPTER, Journal
+from sealkit.runs.processes import LOST_PROCESS, sigterm_as_run_error
+from sealkit.selection import keep_best
 from sealkit.tasks import knowledge
 
 FAULTS = []  # (what befell, what was said)
@@ -63,7 +66,7 @@ def loaded():
 @pytest.fixture
 def policy(loaded):
     """The Policy of the small run; its weights are put back after the test."""
-    own = Policy(*loaded, small_policy(*loaded).recipe)
+    own = Policy(*loaded, small_policy(*loaded).config)
     start = own.weights()
     yield own
     own.load(start)
@@ -126,8 +129,8 @@ def same_history(some, others):
     """Whether all of two histories is the same, to the bit."""
     assert same_tensors(some.start, others.start)
     for a, b in zip(some.iterations, others.iterations, strict=True):
-        assert replace(a, policy={}) == replace(b, policy={})
-        assert same_tensors(a.policy, b.policy)
+        assert replace(a, weights={}) == replace(b, weights={})
+        assert same_tensors(a.weights, b.weights)
     return True
 
 
@@ -186,7 +189,7 @@ def interrupt(*arguments, **options):
 
 
 class Squares:
-    """compute for `remembered` over NUMBERS, with room for so many at a time."""
+    """compute for `compute_missing` over NUMBERS, with room for so many at a time."""
 
     def __init__(self, room=100):
         self.room, self.asked = room, []
@@ -202,7 +205,7 @@ SQUARES = [n * n for n in range(11)]
 
 
 @pytest.fixture(params=["dict", "journal"])
-def memo(request, tmp_path):
+def cache(request, tmp_path):
     """A memo of both kinds; a journal has all of it on the disk, each key in one line."""
     made = Journal(tmp_path) if request.param == "journal" else {}
     yield made
@@ -210,66 +213,66 @@ def memo(request, tmp_path):
         assert Journal(tmp_path) == made and len(lines_of(tmp_path)) == len(made)
 
 
-def test_known_keys_are_not_computed(memo):
-    memo.update({key: 0 for key in NUMBERS[:4]})  # other values, to see where they are taken from
+def test_known_keys_are_not_computed(cache):
+    cache.update({key: 0 for key in NUMBERS[:4]})  # other values, to see where they are taken from
     compute = Squares()
-    assert remembered(memo, NUMBERS, compute, 4) == [0] * 4 + SQUARES[4:]
+    assert compute_missing(cache, NUMBERS, compute, 4) == [0] * 4 + SQUARES[4:]
     assert compute.asked == [[4, 5, 6, 7], [8, 9, 10]]
-    assert remembered(memo, NUMBERS[::-1], compute, 3) == (SQUARES[:3:-1] + [0] * 4)
-    assert len(compute.asked) == 2 and list(memo) == NUMBERS
-    assert remembered(memo, [], compute, 4) == []
+    assert compute_missing(cache, NUMBERS[::-1], compute, 3) == (SQUARES[:3:-1] + [0] * 4)
+    assert len(compute.asked) == 2 and list(cache) == NUMBERS
+    assert compute_missing(cache, [], compute, 4) == []
 
 
-def test_a_part_that_is_partially_known_is_computed_whole(memo):
+def test_a_part_that_is_partially_known_is_computed_whole(cache):
     """Else its batch, and so its bits, would be others than those of an unbroken run. What is known
     stays: on another machine it would have other bits, and results may have been made of it."""
-    memo.update({NUMBERS[1]: 0, NUMBERS[4]: 0, NUMBERS[5]: 0})
+    cache.update({NUMBERS[1]: 0, NUMBERS[4]: 0, NUMBERS[5]: 0})
     compute = Squares()
-    assert remembered(memo, NUMBERS, compute, 2) == [0, 0, 4, 9, 0, 0, *SQUARES[6:]]
+    assert compute_missing(cache, NUMBERS, compute, 2) == [0, 0, 4, 9, 0, 0, *SQUARES[6:]]
     assert compute.asked == [[0, 1], [2, 3], [6, 7], [8, 9], [10]]
 
 
-def test_each_part_is_noted_when_it_is_done(memo):
+def test_each_part_is_noted_when_it_is_done(cache):
     compute = Squares()
 
     def interrupted(keys):
         return interrupt() if NUMBERS[8] in keys else compute(keys)
 
     with pytest.raises(KeyboardInterrupt):
-        remembered(memo, NUMBERS, interrupted, 4)
-    assert memo == dict(zip(NUMBERS[:8], SQUARES))
-    assert remembered(memo, NUMBERS, compute, 4) == SQUARES
+        compute_missing(cache, NUMBERS, interrupted, 4)
+    assert cache == dict(zip(NUMBERS[:8], SQUARES))
+    assert compute_missing(cache, NUMBERS, compute, 4) == SQUARES
     assert compute.asked == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
 
 
-def test_narrowing_keeps_order_and_results(memo, capsys):
+def test_narrowing_keeps_order_and_results(cache, capsys):
     compute = Squares(room=2)
-    assert remembered(memo, NUMBERS, compute, 5) == SQUARES and list(memo) == NUMBERS
+    assert compute_missing(cache, NUMBERS, compute, 5) == SQUARES and list(cache) == NUMBERS
     twos = [[0, 1], [2, 3], [4], [5, 6], [7, 8], [9], [10]]
     assert compute.asked == [[0, 1, 2, 3, 4], [0, 1, 2], *twos]
     said = "Memory ran out with {} side by side: going on with {}."
     assert capsys.readouterr().out.splitlines() == [said.format(5, 3), said.format(3, 2)]
 
 
-def test_narrowing_in_a_later_part_keeps_the_earlier_ones(memo, capsys):
+def test_narrowing_in_a_later_part_keeps_the_earlier_ones(cache, capsys):
     compute = Squares(room=4)
 
     def fuller(keys):  # as when others take memory meanwhile
         compute.room = 2 if NUMBERS[4] in keys else compute.room
         return compute(keys)
 
-    assert remembered(memo, NUMBERS, fuller, 4) == SQUARES and list(memo) == NUMBERS
+    assert compute_missing(cache, NUMBERS, fuller, 4) == SQUARES and list(cache) == NUMBERS
     assert compute.asked == [[0, 1, 2, 3], [4, 5, 6, 7], [4, 5], [6, 7], [8, 9], [10]]
 
 
-def test_narrowing_begins_at_what_there_is(memo, capsys):
+def test_narrowing_begins_at_what_there_is(cache, capsys):
     compute = Squares(room=2)
-    assert remembered(memo, NUMBERS[:3], compute, 200) == SQUARES[:3]
+    assert compute_missing(cache, NUMBERS[:3], compute, 200) == SQUARES[:3]
     assert "with 3 side by side: going on with 2" in capsys.readouterr().out
     assert compute.asked == [[0, 1, 2], [0, 1], [2]]
 
 
-def test_memory_that_one_is_too_much_for_is_raised_as_itself(memo, capsys):
+def test_memory_that_one_is_too_much_for_is_raised_as_itself(cache, capsys):
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
     compute = Squares(room=4)
 
@@ -279,12 +282,12 @@ def test_memory_that_one_is_too_much_for_is_raised_as_itself(memo, capsys):
         return compute(keys)
 
     with pytest.raises(torch.OutOfMemoryError) as raised:
-        remembered(memo, NUMBERS, never, 4)
-    assert raised.value is error and memo == dict(zip(NUMBERS[:8], SQUARES))
+        compute_missing(cache, NUMBERS, never, 4)
+    assert raised.value is error and cache == dict(zip(NUMBERS[:8], SQUARES))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("out of questions")])
-def test_other_errors_are_raised_at_once(memo, error):
+def test_other_errors_are_raised_at_once(cache, error):
     asked = []
 
     def compute(keys):
@@ -292,8 +295,8 @@ def test_other_errors_are_raised_at_once(memo, error):
         raise error
 
     with pytest.raises(type(error)) as raised:
-        remembered(memo, NUMBERS, compute, 4)
-    assert raised.value is error and len(asked) == 1 and not memo
+        compute_missing(cache, NUMBERS, compute, 4)
+    assert raised.value is error and len(asked) == 1 and not cache
 
 
 # --- the journal
@@ -450,7 +453,7 @@ def test_doubled_lines_are_harmless(ended, small, unbroken):
 def test_a_finished_run_is_read_back_whole(ended, small, policy, capsys):
     before = content(ended)
     history = small(ended)
-    assert same_tensors(policy.weights(), history.iterations[-1].policy)
+    assert same_tensors(policy.weights(), history.iterations[-1].weights)
     said = capsys.readouterr().out
     assert said == f"Going on with the run in '{ended}': 12 trials are there.\n"
     assert content(ended) == before
@@ -477,7 +480,7 @@ def test_more_iterations_go_on_and_fewer_return_the_first(ended, small, policy):
     whole, expected = content(ended), small(ended)
     first = small(ended, iterations=1)
     assert same_history(first, replace(expected, iterations=expected.iterations[:1]))
-    assert same_tensors(policy.weights(), first.iterations[0].policy) and content(ended) == whole
+    assert same_tensors(policy.weights(), first.iterations[0].weights) and content(ended) == whole
     third = small(ended, iterations=3)
     assert same_history(replace(third, iterations=third.iterations[:2]), expected)
     assert third.iterations[2].number == 3 and third.iterations[2].trials[0][0].losses
@@ -490,7 +493,7 @@ def test_more_iterations_go_on_and_fewer_return_the_first(ended, small, policy):
 
 def test_what_is_there_is_not_done_again(ended, small, monkeypatch):
     """One pass of the second iteration is missing: that one is run, and no self-edit is sampled."""
-    whole, passes, try_out = content(ended), [], inner_loop.try_out
+    whole, passes, try_out = content(ended), [], inner_loop.run_trial_batch
     without_last_pass(ended)
 
     def noting(policy, task, pairs):
@@ -500,9 +503,9 @@ def test_what_is_there_is_not_done_again(ended, small, monkeypatch):
     def never(*arguments):
         pytest.fail("what is there was done again")
 
-    monkeypatch.setattr(inner_loop, "try_out", noting)
+    monkeypatch.setattr(inner_loop, "run_trial_batch", noting)
     monkeypatch.setattr(outer_loop, "write_self_edits", never)
-    monkeypatch.setattr(outer_loop, "answers_to", never)
+    monkeypatch.setattr(outer_loop, "answer_exams", never)
     small(ended)
     assert passes == [2] and content(ended) == whole
 
@@ -523,12 +526,12 @@ def test_each_m_step_begins_at_the_first_policy(ended, small, policy):
     for iteration in history.iterations:
         assert iteration.kept
         examples = [
-            (knowledge.prompt(passages[i], policy.recipe), iteration.trials[i][j].self_edit)
+            (knowledge.prompt(passages[i], policy.config), iteration.trials[i][j].self_edit)
             for i, j in iteration.kept
         ]
         policy.load(history.start)
         assert tuple(m_step(policy, examples, (3, iteration.number))) == iteration.losses
-        assert same_tensors(policy.weights(), iteration.policy)
+        assert same_tensors(policy.weights(), iteration.weights)
 
 
 # --- damaged folders, and other runs' folders
@@ -566,8 +569,8 @@ def test_other_settings_are_refused_by_name(ended, small, policy):
         ("seed", {"seed": 4}, ["seed is 3 there and 4 here"]),
         ("k", {"k": 1}, ["k is 2 there and 1 here"]),
         ("steps", {"steps": 3}, ["steps is 2 there and 3 here"]),
-        ("rule", {"keep": best}, ["keep is best_if_better there and best here"]),
-        ("prompts", {"prompts": knowledge.GENERAL.prompts}, ["prompts is"]),
+        ("rule", {"keep": keep_best}, ["keep is best_if_better there and best here"]),
+        ("prompts", {"prompts": knowledge.GENERAL_CONFIG.prompts}, ["prompts is"]),
         ("passages", {"passages": passages[1:]}, ["items is 2, "]),
         ("number of passages", {"passages": passages}, ["items is 2, ", "there and 3, "]),
     ):
@@ -616,7 +619,7 @@ def test_other_versions_and_threads_are_told(ended, small, capsys):
 def test_two_runs_on_one_folder(ended, small):
     receiver, sender = os.pipe()
     if not (holder := os.fork()):
-        with hold(ended):
+        with lock_run_folder(ended):
             os.write(sender, b"held")
             time.sleep(600)
         os._exit(1)
@@ -710,7 +713,7 @@ def test_an_interrupt_leaves_model_and_folder_ready_for_the_same_call(
     """Ctrl-C in a notebook, several times on one model, at other places each time."""
     model, tokenizer = sealkit.load_quantized("bundled", "cpu")
     passages, folder = sealkit.load_passages("bundled", limit=2), tmp_path / "run"
-    monkeypatch.setattr(knowledge, "BUNDLED", loaded[0].recipe)
+    monkeypatch.setattr(knowledge, "BUNDLED_CONFIG", loaded[0].config)
 
     def run():
         return sealkit.run_seal(model, tokenizer, passages, 2, 2, folder, 3)
@@ -725,7 +728,7 @@ def test_an_interrupt_leaves_model_and_folder_ready_for_the_same_call(
     history = run()
     assert content(folder) == content(unbroken)
     assert any("lora" in name for name, _ in model.named_parameters())
-    assert history.policy.get_base_model() is model
+    assert history.model.get_base_model() is model
 
 
 def test_ctrl_c_names_the_command_that_goes_on(tmp_path):
@@ -763,9 +766,9 @@ def test_ctrl_c_names_the_command_that_goes_on(tmp_path):
 
 
 def test_a_comparison_goes_on_where_it_stopped(policy, validation, tmp_path, monkeypatch):
-    def compare(memo=None, passages=validation[:2], **options):
+    def compare(cache=None, passages=validation[:2], **options):
         return sealkit.compare(
-            policy.model, policy.tokenizer, passages, memo=memo, **options
+            policy.model, policy.tokenizer, passages, cache=cache, **options
         ).scores
 
     small_policy(*loaded_of(policy), steps=1)
@@ -781,7 +784,7 @@ def test_a_comparison_goes_on_where_it_stopped(policy, validation, tmp_path, mon
         patch.setattr("sealkit.evaluation.answers_to", lambda *arguments: pytest.fail(again))
         assert compare(Journal(tmp_path)) == whole
         patch.setattr("sealkit.evaluation.write_self_edits", lambda *arguments: pytest.fail(again))
-        patch.setattr("sealkit.inner_loop.try_out", lambda *arguments: pytest.fail(again))
+        patch.setattr("sealkit.inner_loop.run_trial_batch", lambda *arguments: pytest.fail(again))
         assert compare(Journal(tmp_path)) == whole
 
 
@@ -792,7 +795,7 @@ def test_a_comparison_takes_no_other_results_for_its_own(policy, validation, tmp
 
     def computed(passages=validation[:1], seed=0):
         before = len(journal)
-        sealkit.compare(*loaded_of(policy), passages, seed=seed, memo=journal)
+        sealkit.compare(*loaded_of(policy), passages, seed=seed, cache=journal)
         return len(journal) - before
 
     every = computed()
@@ -864,8 +867,8 @@ def test_three_processes_go_on_with_a_run_of_one(ended, unbroken):
 def test_a_lost_process_ends_the_run_and_one_goes_on(unbroken, small, tmp_path):
     run, whole = tmp_path / "run", rows_of(unbroken)
     status, said = launch(run, 2, "module:3000")
-    assert status != 0 and LOST in said
-    FAULTS.append(("one of two processes is killed", LOST))
+    assert status != 0 and LOST_PROCESS in said
+    FAULTS.append(("one of two processes is killed", LOST_PROCESS))
     assert "-9" in said and rows_of(run).items() < whole.items()
     small(run)
     assert policies_of(run) == policies_of(unbroken) and rows_of(run) == whole
@@ -874,14 +877,16 @@ def test_a_lost_process_ends_the_run_and_one_goes_on(unbroken, small, tmp_path):
 def test_the_sentence_of_a_lost_process_is_not_cut_off_by_torchrun(monkeypatch):
     """Seen on a busy machine: its SIGTERM came when the run was over and nothing told yet."""
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("sealkit.memo.processes", lambda: SimpleNamespace(num_processes=2))
+    monkeypatch.setattr(
+        "sealkit.runs.processes.distributed_state", lambda: SimpleNamespace(num_processes=2)
+    )
     try:
-        with company():
+        with sigterm_as_run_error():
             assert signal.getsignal(signal.SIGTERM) is not before
         assert signal.getsignal(signal.SIGTERM) is before
         with (
             pytest.raises(sealkit.RunError, match="Another process of this run has ended"),
-            company(),
+            sigterm_as_run_error(),
         ):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(5)
@@ -894,10 +899,12 @@ def test_memory_that_runs_out_on_one_process_changes_no_plan_of_another(monkeypa
     asked = []
     for rank, room in enumerate((2, 100)):
         state = SimpleNamespace(process_index=rank, num_processes=2)
-        monkeypatch.setattr("sealkit.memo.processes", lambda state=state: state)
-        monkeypatch.setattr("sealkit.memo.shared", lambda own, rank: dict(zip(NUMBERS, SQUARES)))
+        monkeypatch.setattr("sealkit.runs.processes.distributed_state", lambda state=state: state)
+        monkeypatch.setattr(
+            "sealkit.runs.processes.broadcast", lambda own, rank: dict(zip(NUMBERS, SQUARES))
+        )
         compute = Squares(room)
-        assert remembered({}, NUMBERS, compute, 4) == SQUARES
+        assert compute_missing({}, NUMBERS, compute, 4) == SQUARES
         asked.append(compute.asked)
     assert asked == [[[0, 1, 2, 3], [0, 1], [2, 3], [8, 9], [10]], [[4, 5, 6, 7]]]
 
@@ -906,7 +913,7 @@ def test_memory_that_runs_out_on_one_process_changes_no_plan_of_another(monkeypa
 
 
 def test_a_diverging_adapter_scores_0_and_harms_nobody(policy, validation, monkeypatch):
-    policy = replace(policy, recipe=replace(policy.recipe, steps=3))
+    policy = replace(policy, config=replace(policy.config, steps=3))
     pairs, start = [(passage, passage.oracle) for passage in validation[:4]], policy.weights()
     fork, healthy = inner_loop.fork, run_trials(policy, knowledge, pairs)
     order = sorted(range(4), key=lambda i: healthy[i].tokens)
@@ -944,7 +951,7 @@ def steps_in_fp16(factors, first=2.0**16, count=3):
         def loss():
             return (weights[:, 0].half() * factors).float().nan_to_num(posinf=1e5)
 
-        descend(optimizer, scale, [loss], diverged)
+        optimizer_step(optimizer, scale, [loss], diverged)
     return weights.detach()[:, 0], diverged.tolist(), scale.tolist()
 
 
@@ -976,7 +983,7 @@ def test_a_run_in_which_everything_diverges_ends_with_the_first_policy(small, po
 
 def test_a_diverging_m_step_is_an_error_that_keeps_the_trials(tmp_path, small):
     passages, folder = sealkit.load_passages("bundled", limit=1), tmp_path / "run"
-    changes = {"steps": 1, "m_step_learning_rate": 1e30, "keep": best, "epochs": 2}
+    changes = {"steps": 1, "m_step_learning_rate": 1e30, "keep": keep_best, "epochs": 2}
     with pytest.raises(FloatingPointError, match="lower learning rate") as raised:
         small(folder, passages=passages, **changes)
     FAULTS.append(("an M-step that diverges", str(raised.value)))
@@ -1062,8 +1069,8 @@ def utf16(text):
 
 def check_rows(tokenizer, passage, edits, most):
     """Everything between text and batch keeps its bounds."""
-    recipe = replace(sealkit.recipe_for(tokenizer), max_tokens=most)
-    policy, packed, size = Policy(None, tokenizer, recipe), [], len(tokenizer)
+    config = replace(sealkit.config_for(tokenizer), max_tokens=most)
+    policy, packed, size = Policy(None, tokenizer, config), [], len(tokenizer)
     known = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     for edit in edits:
         sequences = sealkit.training_sequences(edit, passage)
@@ -1115,7 +1122,7 @@ def test_each_strange_self_edit_is_trained_on_within_bounds(policy, tokenizers, 
     assert Journal(tmp_path) == {("trial", name): asdict(one) for name, one in zip(edits, trials)}
     assert (tmp_path / "journal.jsonl").read_bytes().isascii()
     for edit in edits.values():
-        ids, labels = supervised(policy, knowledge.prompt(passage, policy.recipe), edit[:2000])
+        ids, labels = sft_example(policy, knowledge.prompt(passage, policy.config), edit[:2000])
         assert len(ids) == len(labels) and labels[-1] == policy.tokenizer.eos_token_id
 
 
@@ -1167,12 +1174,12 @@ def test_10_000_fuzzed_self_edits(policy, tokenizers, validation, capsys):
         sample.extend(edits[:1])
 
     parse_and_batch()
-    recipe = replace(policy.recipe, steps=1, max_tokens=160, adapters_per_pass=25)
-    policy, chosen = replace(policy, recipe=recipe), sorted(set(sample), key=len)[-120:]
+    config = replace(policy.config, steps=1, max_tokens=160, adapters_per_pass=25)
+    policy, chosen = replace(policy, config=config), sorted(set(sample), key=len)[-120:]
     trials = run_trials(policy, knowledge, [(validation[1], edit) for edit in chosen])
     for trial in trials:
         assert 0 <= trial.reward <= 1 and isfinite(trial.losses[0]) and trial.tokens <= 160
-    prompt = knowledge.prompt(validation[1], recipe)
+    prompt = knowledge.prompt(validation[1], config)
     losses = m_step(policy, [(prompt, edit) for edit in random.Random(0).sample(chosen, 8)])
     assert len(losses) == 2 and all(map(isfinite, losses))
     with capsys.disabled():

@@ -105,7 +105,7 @@ def test_the_ledger_agrees_with_torchs_own_tracker():
 
 def test_weights_without_values_take_what_real_ones_take(tmp_path):
     model, tokenizer = sealkit.load_quantized(save("mistral", tmp_path), "cpu")
-    assert sealkit.recipe_for(tokenizer) is REAL, "the tables are computed with another recipe"
+    assert sealkit.config_for(tokenizer) is REAL, "the tables are computed with another recipe"
     real, bare = sealkit.attach_policy(model, REAL), on_meta(model.config, torch.float32).model
     for ours, theirs in zip(tensors_of(bare), tensors_of(real)):
         sizes = [Counter((tuple(t.shape), t.dtype) for t in some) for some in (ours, theirs)]
@@ -126,10 +126,10 @@ def test_what_pays_and_what_does_not():
 
 
 def test_a_real_pass_under_the_ledger_is_the_same_to_the_bit(policy, validation):
-    recipe = replace(policy.recipe, steps=2, checkpointing=True)
-    policy, texts = replace(policy, recipe=recipe), [p.text for p in validation[:5]]
+    config = replace(policy.config, steps=2, checkpointing=True)
+    policy, texts = replace(policy, config=config), [p.text for p in validation[:5]]
     plain = fork(policy.model, 2)
-    sft(policy, plain, [Lesson(texts[:n], 2, recipe.learning_rate) for n in (5, 3)])
+    sft(policy, plain, [Lesson(texts[:n], 2, config.learning_rate) for n in (5, 3)])
     packed = [sealkit.inner_loop.pack(policy, texts[:n]) for n in (5, 3)]
     ledger = Ledger("cpu")
     watched = train(policy, packed, ledger)

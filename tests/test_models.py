@@ -10,14 +10,15 @@ from families import CONFIGS, GENERAL, REFUSED, WORK, Inside, save, tokenizer_li
 
 import sealkit
 import sealkit.lora
-from sealkit import loading, outer_loop
+from sealkit import outer_loop
 from sealkit.checks import check_length
-from sealkit.inner_loop import first_scale
+from sealkit.inner_loop import initial_loss_scales
+from sealkit.models import choice
 from sealkit.policy import attach_policy
 from sealkit.tasks import knowledge
 
 QUICK = dataclasses.replace(
-    knowledge.GENERAL, steps=2, adapters_per_pass=3, max_new_tokens=12, epochs=1
+    knowledge.GENERAL_CONFIG, steps=2, adapters_per_pass=3, max_new_tokens=12, epochs=1
 )
 PASSAGES = [
     sealkit.Passage(
@@ -151,7 +152,7 @@ def test_a_family_goes_through_the_whole_loop(saved, tmp_path):
     assert (
         model.config._attn_implementation == "sdpa" and tokenizer.pad_token == tokenizer.eos_token
     )
-    assert sealkit.recipe_for(tokenizer) is knowledge.GENERAL
+    assert sealkit.config_for(tokenizer) is knowledge.GENERAL_CONFIG
     always = dataclasses.replace(QUICK, keep=first_one)
     policy = attach_policy(model, always)
     edits = sealkit.generate_self_edits(policy, tokenizer, PASSAGES[0], k=2, seed=0)
@@ -170,13 +171,13 @@ def first_one(rewards, alone):
 def test_the_models_own_decoding_defaults_do_not_change_greedy_answers(saved):
     _, folder = saved
     model, tokenizer = sealkit.load_quantized(folder)
-    prompt = knowledge.questions(PASSAGES[0], knowledge.GENERAL)[0]
+    prompt = knowledge.questions(PASSAGES[0], knowledge.GENERAL_CONFIG)[0]
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
     start = ids.shape[1]
     for _ in range(12):
         with torch.no_grad():
             ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], 1)
-    policy = sealkit.Policy(model, tokenizer, knowledge.GENERAL)
+    policy = sealkit.Policy(model, tokenizer, knowledge.GENERAL_CONFIG)
     assert policy.write([prompt], max_new_tokens=12) == [
         tokenizer.decode(ids[0, start:], skip_special_tokens=True)
         .split(tokenizer.eos_token)[0]
@@ -198,9 +199,9 @@ def test_an_answer_learned_with_a_merged_newline_is_cut_at_it(tmp_path):
 def test_sft_learns_the_self_edit_and_not_the_prompt(family):
     tokenizer = tokenizer_like(family)
     for edit in ("1. A fact.\n2. More.", "\nx", "(c) d"):
-        policy = sealkit.Policy(None, tokenizer, knowledge.GENERAL)
-        ids, labels = outer_loop.supervised(
-            policy, knowledge.prompt(PASSAGES[0], policy.recipe), edit
+        policy = sealkit.Policy(None, tokenizer, knowledge.GENERAL_CONFIG)
+        ids, labels = outer_loop.sft_example(
+            policy, knowledge.prompt(PASSAGES[0], policy.config), edit
         )
         learned = ids[labels != -100]
         assert learned[-1] == tokenizer.eos_token_id and edit.strip() in tokenizer.decode(
@@ -211,13 +212,13 @@ def test_sft_learns_the_self_edit_and_not_the_prompt(family):
 
 def test_general_prompts_give_their_own_examples_clean_sequences():
     for style in (None, *GENERAL.styles):
-        prompt = knowledge.prompt(PASSAGES[1], knowledge.GENERAL, style)
+        prompt = knowledge.prompt(PASSAGES[1], knowledge.GENERAL_CONFIG, style)
         assert prompt.endswith(f"It {{sails}} daily.\n{GENERAL.cues[style]}")
         example = prompt.split("\nTitle:")[1].split(GENERAL.cues[style], 1)[1]
         lines = sealkit.training_sequences(example, PASSAGES[1])[1:]
         assert len(lines) >= 5 and all("Varnholt" in line or "ferry" in line for line in lines)
     with pytest.raises(ValueError, match="use one of implications, long implications"):
-        knowledge.prompt(PASSAGES[0], knowledge.GENERAL, "gist")
+        knowledge.prompt(PASSAGES[0], knowledge.GENERAL_CONFIG, "gist")
 
 
 def test_m_step_in_parts_and_with_checkpointing_goes_the_same_way(saved):
@@ -225,16 +226,16 @@ def test_m_step_in_parts_and_with_checkpointing_goes_the_same_way(saved):
     ends = []
     for rows, checkpointing in ((4, False), (1, True)):
         model, tokenizer = sealkit.load_quantized(folder)
-        recipe = dataclasses.replace(
-            knowledge.GENERAL,
+        config = dataclasses.replace(
+            knowledge.GENERAL_CONFIG,
             epochs=2,
             m_step_learning_rate=2e-3,
             rows_per_pass=rows,
             checkpointing=checkpointing,
         )
-        policy = sealkit.Policy(attach_policy(model, recipe), tokenizer, recipe)
+        policy = sealkit.Policy(attach_policy(model, config), tokenizer, config)
         losses = outer_loop.m_step(
-            policy, [(knowledge.prompt(p, recipe), p.text) for p in PASSAGES] * 2
+            policy, [(knowledge.prompt(p, config), p.text) for p in PASSAGES] * 2
         )
         ends.append((losses, policy.weights()))
     assert ends[0][0] == pytest.approx(ends[1][0], rel=1e-4) and ends[0][0][1] < ends[0][0][0]
@@ -243,8 +244,8 @@ def test_m_step_in_parts_and_with_checkpointing_goes_the_same_way(saved):
 
 
 def as_float16(monkeypatch, folder):
-    choose, half = loading.choose, {"dtype": torch.float16, "products": torch.float16}
-    monkeypatch.setattr(loading, "choose", lambda *a: dataclasses.replace(choose(*a), **half))
+    choose, half = choice.choose, {"dtype": torch.float16, "products": torch.float16}
+    monkeypatch.setattr(choice, "choose", lambda *a: dataclasses.replace(choose(*a), **half))
     return sealkit.load_quantized(folder)
 
 
@@ -259,13 +260,13 @@ def test_float16_trains_fp32_adapters_with_a_scaled_loss(saved, monkeypatch):
     assert all(
         p.dtype == torch.float32 for name, p in policy.model.named_parameters() if "lora_" in name
     )
-    assert first_scale(policy, 1).item() > 1
+    assert initial_loss_scales(policy, 1).item() > 1
     trials = sealkit.evaluate_self_edits(
         policy.model, tokenizer, PASSAGES[0], ["Warsaw is a city."]
     )
     assert trials[0].losses[1] < trials[0].losses[0]
     four = dataclasses.replace(
-        policy, recipe=dataclasses.replace(QUICK, epochs=4, m_step_learning_rate=2e-3)
+        policy, config=dataclasses.replace(QUICK, epochs=4, m_step_learning_rate=2e-3)
     )
     losses = outer_loop.m_step(four, [("Warsaw", "Warsaw is a city.")])
     assert losses[-1] < losses[0]

@@ -98,8 +98,8 @@ def test_runs_unchanged_on_another_model_each_cell_twice(path, folder, tmp_path,
     monkeypatch.setenv("SEALKIT_MODEL", str(folder))
     monkeypatch.setenv("SEALKIT_DATA", str(data))
     tiny = FAST if Path(folder).name.startswith("tiny") else {}
-    short = replace(knowledge.GENERAL, max_new_tokens=NEW_TOKENS, **tiny)
-    monkeypatch.setattr(knowledge, "GENERAL", short)
+    short = replace(knowledge.GENERAL_CONFIG, max_new_tokens=NEW_TOKENS, **tiny)
+    monkeypatch.setattr(knowledge, "GENERAL_CONFIG", short)
     pyplot.switch_backend("Agg")
     cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
     names, told, again = {}, {}, cells if folder == "bundled" else []

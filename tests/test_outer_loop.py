@@ -10,19 +10,18 @@ from peft import PeftModel
 
 import sealkit
 from sealkit.inner_loop import run_trials
-from sealkit.outer_loop import m_step, seal, supervised
-from sealkit.policy import best, best_if_better
-from sealkit.report import excerpt
+from sealkit.outer_loop import excerpt, m_step, seal, sft_example
+from sealkit.selection import keep_best, keep_best_above_baseline
 from sealkit.tasks import knowledge
-from sealkit.tasks.knowledge import BUNDLED
+from sealkit.tasks.knowledge import BUNDLED_CONFIG
 
-QUICK = replace(BUNDLED, steps=4, keep=best_if_better)  # in 4 steps few earn 80%
+QUICK = replace(BUNDLED_CONFIG, steps=4, keep=keep_best_above_baseline)  # in 4 steps few earn 80%
 
 
-def new_policy(recipe=QUICK, seed=5):
+def new_policy(config=QUICK, seed=5):
     """(PeftModel, tokenizer)."""
     model, tokenizer = sealkit.load_quantized()
-    return sealkit.attach_policy(model, recipe, seed), tokenizer
+    return sealkit.attach_policy(model, config, seed), tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def small_run(tmp_path_factory, base_bytes):
     before, folder = base_bytes(model), tmp_path_factory.mktemp("run") / "a"
     passages = sealkit.load_passages("bundled", limit=3)
     history = sealkit.run_seal(model, tokenizer, passages, 2, 2, folder, 5)
-    assert base_bytes(history.policy) == before
+    assert base_bytes(history.model) == before
     return folder, passages, history
 
 
@@ -41,10 +40,10 @@ def test_only_lora_tensors_change(small_run):
     *_, history = small_run
     assert all("lora_" in name for name in history.start)
     assert history.iterations[-1].kept, "nothing was learned, so this run shows nothing"
-    for name, tensor in history.iterations[-1].policy.items():
+    for name, tensor in history.iterations[-1].weights.items():
         assert not torch.equal(tensor, history.start[name])
         module, matrix = name.removesuffix(".weight").rsplit(".", 1)
-        own = history.policy.get_submodule(f"{module}.{matrix}.default").weight
+        own = history.model.get_submodule(f"{module}.{matrix}.default").weight
         assert torch.equal(tensor, own), "the model is left with the last policy"
 
 
@@ -54,8 +53,8 @@ def test_a_run_repeats_bit_for_bit(small_run):
     model, tokenizer = new_policy()
     iterations = seal(sealkit.Policy(model, tokenizer, QUICK), knowledge, passages, 2, 5)
     for a, b in zip(history.iterations, islice(iterations, 2), strict=True):
-        assert a == replace(b, policy=a.policy)
-        assert all(torch.equal(a.policy[name], b.policy[name]) for name in a.policy)
+        assert a == replace(b, weights=a.weights)
+        assert all(torch.equal(a.weights[name], b.weights[name]) for name in a.weights)
 
 
 def test_saved_rewards_equal_a_recomputation(small_run):
@@ -74,13 +73,13 @@ def test_saved_rewards_equal_a_recomputation(small_run):
         iteration = history.iterations[t - 1]
         for (*_, i, j), row in zip(keys, record):
             assert knowledge.reward(passages[i], row["answers"]) == row["reward"]
-            told = iteration.alone[i] if j is None else iteration.trials[i][j].reward
+            told = iteration.item_only_rewards[i] if j is None else iteration.trials[i][j].reward
             assert told == row["reward"]
 
 
 def test_kept_is_what_the_rule_says(small_run):
     for iteration in small_run[2].iterations:
-        for i, (group, alone) in enumerate(zip(iteration.trials, iteration.alone)):
+        for i, (group, alone) in enumerate(zip(iteration.trials, iteration.item_only_rewards)):
             rewards = [trial.reward for trial in group]
             kept = [j for p, j in iteration.kept if p == i]
             assert kept == ([rewards.index(max(rewards))] if max(rewards) > alone else [])
@@ -115,13 +114,13 @@ def sorted_best(count, rewards, alone):
 
 
 def test_a_selection_rule_may_be_any_function(tmp_path):
-    recipe = replace(BUNDLED, steps=1, epochs=1, keep=partial(sorted_best, 1))
+    config = replace(BUNDLED_CONFIG, steps=1, epochs=1, keep=partial(sorted_best, 1))
     passages, folder = sealkit.load_passages("bundled", limit=1), tmp_path / "run"
-    history = sealkit.run_seal(*new_policy(recipe), passages, 1, 2, folder)
+    history = sealkit.run_seal(*new_policy(config), passages, 1, 2, folder)
     assert len(history.iterations[0].kept) == 1 and '"partial"' in (folder / "run.json").read_text()
     with pytest.raises(sealkit.RunError, match="keep is partial there and best here"):
-        recipe = replace(recipe, keep=best)
-        sealkit.run_seal(*new_policy(recipe), passages, 1, 2, folder)
+        config = replace(config, keep=keep_best)
+        sealkit.run_seal(*new_policy(config), passages, 1, 2, folder)
 
 
 # --- the M-step
@@ -129,12 +128,12 @@ def test_a_selection_rule_may_be_any_function(tmp_path):
 
 def prompted(passages):
     """(prompt, oracle) of some passages."""
-    return [(knowledge.prompt(passage, BUNDLED), passage.oracle) for passage in passages]
+    return [(knowledge.prompt(passage, BUNDLED_CONFIG), passage.oracle) for passage in passages]
 
 
 def test_m_step_loss_counts_the_self_edit_alone(policy, validation):
     tokenizer, (example,) = policy.tokenizer, prompted(validation[:1])
-    ids, labels = supervised(policy, *example)
+    ids, labels = sft_example(policy, *example)
     learned = ids[labels != -100]
     assert tokenizer.decode(learned[:-1]).strip() == validation[0].oracle
     assert learned[-1] == tokenizer.eos_token_id
@@ -142,7 +141,7 @@ def test_m_step_loss_counts_the_self_edit_alone(policy, validation):
 
 
 def test_m_step_makes_what_was_kept_likelier(policy, validation):
-    six = replace(policy, recipe=replace(policy.recipe, epochs=6))
+    six = replace(policy, config=replace(policy.config, epochs=6))
     losses = m_step(six, prompted(validation[:4]))
     assert len(losses) == 6 and losses[-1] < 0.8 * losses[0]
     assert m_step(policy, []) == []
@@ -152,7 +151,7 @@ def test_a_batch_in_parts_goes_the_same_way(policy, exact, validation):
     start, ends = policy.weights(), []
     for rows in (4, 1):
         policy.load(start)
-        some = replace(policy, recipe=replace(policy.recipe, epochs=2, rows_per_pass=rows))
+        some = replace(policy, config=replace(policy.config, epochs=2, rows_per_pass=rows))
         ends.append((m_step(some, prompted(validation[:3])), policy.weights()))
     (whole, weights), (parts, others) = ends
     assert whole == pytest.approx(parts, rel=1e-4) and whole[1] < whole[0]
@@ -161,7 +160,7 @@ def test_a_batch_in_parts_goes_the_same_way(policy, exact, validation):
 
 
 def test_m_step_is_not_moved_by_gradients_left_behind(policy, validation):
-    start, three = policy.weights(), replace(policy, recipe=replace(policy.recipe, epochs=3))
+    start, three = policy.weights(), replace(policy, config=replace(policy.config, epochs=3))
     first = m_step(three, prompted(validation[:1]))
     policy.load(start)
     for name, parameter in policy.model.named_parameters():

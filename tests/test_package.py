@@ -109,6 +109,6 @@ def test_it_is_imported_where_posix_is_not():
     """On Windows these modules of the standard library are not there."""
     libraries = ", ".join(sorted(imported() - {"sealkit"}))
     gone = dict.fromkeys(("resource", "fcntl", "pwd", "grp", "termios", "tty", "pty"))
-    code = f"import sys, {libraries}; sys.modules |= {gone}; import sealkit.__main__"
+    code = f"import sys, {libraries}; sys.modules |= {gone}; import sealkit.cli.main"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert not done.returncode, done.stderr

@@ -16,10 +16,18 @@ from peft import LoraConfig
 
 import sealkit
 from sealkit import Comparison, Iteration, Journal, Passage, Question, RunError, Trial
-from sealkit.page import command_of, in_terminal, rows, wrapped, write_page, write_picture
-from sealkit.record import BEFORE, Record, note_command, read_record
-from sealkit.report import PALETTE, describe, interval, plot_rewards, row, row_head
-from sealkit.talk import learned, talk
+from sealkit.cli.page import (
+    command_of,
+    format_results,
+    format_rows,
+    wrap,
+    write_page,
+    write_picture,
+)
+from sealkit.cli.record import BEFORE, Record, note_command, read_record
+from sealkit.cli.rows import format_header, format_row
+from sealkit.cli.talk import learned_passages, talk
+from sealkit.figures import PALETTE, describe, mean_interval, plot_rewards
 from sealkit.tasks import knowledge, puzzles
 
 NASTY = (
@@ -124,7 +132,7 @@ def test_a_past_run_of_streams_tells_its_matrices(tmp_path):
     for name, rows_of in arms.items():
         journal.update({("arm", f"stream, {name}", "3, x", i): r for i, r in enumerate(rows_of)})
     record = read_record(tmp_path)
-    told = in_terminal(record)
+    told = format_results(record)
     for part in ("2 streams of 2 passages", "70% at the end", "replay − none: +20.0 points"):
         assert part in told
     assert "gate" not in told and max(map(len, told.splitlines())) <= 80
@@ -139,7 +147,10 @@ def test_a_past_run_of_streams_tells_its_matrices(tmp_path):
         talk(record)
     passages = {"test": [Passage(name, "It is.", (Question("Is it?", ("yes",)),)) for name in "ab"]}
     note_command(tmp_path, {"model": "bundled", "seed": 5}, **passages)
-    assert sorted(passage.title for passage in learned(read_record(tmp_path))) == ["a", "b"]
+    assert sorted(passage.title for passage in learned_passages(read_record(tmp_path))) == [
+        "a",
+        "b",
+    ]
     with pytest.raises(RunError, match="--passage 3: there are 2 in the first stream"):
         talk(read_record(tmp_path), 3)
 
@@ -162,10 +173,10 @@ def test_a_past_run_on_puzzles_tells_its_table(tmp_path):
     record = read_record(tmp_path)
     ((trial,),) = record.iterations[0].trials
     assert trial.reason and trial.self_edit == "no recipe"
-    told = " ".join(in_terminal(record).split())
+    told = " ".join(format_results(record).split())
     for part in ("2 puzzles that no policy has seen", "RL: 50%", "best fixed recipe -25.0"):
         assert part in told
-    source, table = page(record), list(rows(record))
+    source, table = page(record), list(format_rows(record))
     assert "25.0% before RL to 75.0%" in source and "before RL: 50%" in source, "without the vote"
     assert "puzzle only" in table[0] and table[1].endswith("0%   0%   0% 100%")
     assert "best fixed recipe" in source and "held-out puzzles" in source and "<svg" in source
@@ -188,18 +199,18 @@ def test_the_same_record_gives_the_same_page():
 @pytest.mark.parametrize("text", ["It burns. " * 40, NASTY])
 def test_nothing_in_the_terminal_is_wider_than_80_columns(text):
     record = made_up(text)
-    told = "\n".join([in_terminal(record), *rows(record)])
+    told = "\n".join([format_results(record), *format_rows(record)])
     assert max(map(len, told.splitlines())) <= 80
     assert "\x1b" not in told and "\x00" not in told
-    assert wrapped("a " * 100, "    ").splitlines()[1].startswith("      a")
+    assert wrap("a " * 100, "    ").splitlines()[1].startswith("      a")
 
 
 def test_a_row_fits_below_its_head():
     (one,) = made_up(iterations=1).iterations
     styles = dict.fromkeys(knowledge.KINDS, 2)
-    long = row(one, 12345.6, styles)
-    assert len(long) == len(row_head(styles)) <= 80 and "1.00 → 0.50" in long
-    assert len(row(one)) <= 80
+    long = format_row(one, 12345.6, styles)
+    assert len(long) == len(format_header(styles)) <= 80 and "1.00 → 0.50" in long
+    assert len(format_row(one)) <= 80
 
 
 def test_the_style_of_a_self_edit_is_told_from_its_form():
@@ -270,7 +281,7 @@ def test_the_figure_of_rewards_counts_every_self_edit_once():
     bars = [one for one in axes.containers if isinstance(one, BarContainer)]
     widths = [bar.get_width() for one in bars for bar in one]
     assert sum(widths) == pytest.approx(2 * 8 * 0.72 / 3)  # 8 self-edits, at most 3 a level
-    middle, half = interval(record.iterations[0])
+    middle, half = mean_interval(record.iterations[0])
     assert 0 < middle < 100 and half > 0 and left < 1 < right
     pyplot.close("all")
 

@@ -28,7 +28,7 @@ import pytest
 from conftest import PAPER
 
 import sealkit
-from sealkit import memo
+from sealkit.runs import files
 from sealkit.tasks import passages as module
 from sealkit.tasks.passages import group_questions, hold_out, save_passages, source_for
 
@@ -972,7 +972,7 @@ def save_over(folder, error, monkeypatch, place):
 )
 @pytest.mark.parametrize(
     "place",
-    [(memo.os, "fsync"), (memo.os, "replace"), (memo.shutil, "copymode")],
+    [(files.os, "fsync"), (files.os, "replace"), (files.shutil, "copymode")],
     ids=lambda place: place[1],
 )
 def test_an_interrupted_save_leaves_the_file_as_it_was(tmp_path, monkeypatch, error, place):
@@ -1017,11 +1017,11 @@ def test_passages_that_could_not_be_read_again_are_not_saved(tmp_path, field, te
     ],
 )
 def test_a_killed_or_failed_write_leaves_all_or_what_was_there(tmp_path, death, code):
-    """`write_whole` alone, in a process that dies of it."""
+    """`write_atomically` alone, in a process that dies of it."""
     (tmp_path / "f").write_bytes(b"old" * 100)
     program = f"import os, resource, runpy, signal, sys; write = runpy.run_path(sys.argv[1])['write_whole']\n{death}\nwrite(sys.argv[2], b'new' * 1000)"
     done = subprocess.run(
-        [sys.executable, "-c", program, memo.__file__, str(tmp_path / "f")],
+        [sys.executable, "-c", program, files.__file__, str(tmp_path / "f")],
         capture_output=True,
         text=True,
         timeout=60,
@@ -1037,14 +1037,14 @@ def test_a_written_file_keeps_its_permissions_and_its_links(tmp_path):
     (tmp_path / "real").write_bytes(b"old")
     (tmp_path / "real").chmod(0o640)
     (tmp_path / "link").symlink_to("real")
-    memo.write_whole(tmp_path / "link", b"new")
+    files.write_atomically(tmp_path / "link", b"new")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_bytes() == b"new"
     assert (tmp_path / "real").stat().st_mode & 0o777 == 0o640
-    memo.write_whole(str(tmp_path / "fresh"), b"")
+    files.write_atomically(str(tmp_path / "fresh"), b"")
     os.umask(mask := os.umask(0))
     assert (tmp_path / "fresh").stat().st_mode & 0o777 == 0o666 & ~mask
     with pytest.raises(OSError):
-        memo.write_whole(tmp_path, b"new")
+        files.write_atomically(tmp_path, b"new")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fresh", "link", "real"]
 
 

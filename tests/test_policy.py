@@ -10,8 +10,14 @@ from peft import LoraConfig, get_peft_model
 
 import sealkit
 from sealkit.lora import lora_layers
-from sealkit.policy import best, best_if_better, every_better, every_good, policy_on, seed_of
-from sealkit.tasks.knowledge import BUNDLED, GENERAL, prompt
+from sealkit.policy import seed_of, temporary_policy
+from sealkit.selection import (
+    keep_above_threshold,
+    keep_all_above_baseline,
+    keep_best,
+    keep_best_above_baseline,
+)
+from sealkit.tasks.knowledge import BUNDLED_CONFIG, GENERAL_CONFIG, prompt
 
 
 def test_same_seed_same_edits_alone_or_in_a_batch(loaded, validation):
@@ -22,7 +28,7 @@ def test_same_seed_same_edits_alone_or_in_a_batch(loaded, validation):
 
 
 def test_cold_sampling_is_greedy(policy, validation):
-    prompts = [prompt(validation[0], policy.recipe, "implications")] * 2
+    prompts = [prompt(validation[0], policy.config, "implications")] * 2
     assert policy.write(prompts, [1, 2], 60, temperature=1e-4) == policy.write(prompts, None, 60)
 
 
@@ -42,7 +48,7 @@ def test_sampling_follows_the_models_distribution(policy):
 @pytest.mark.parametrize("stops", [("\n",), (".\n", " Answer:"), ("\nTitle:", " a")])
 def test_a_text_ends_at_a_stop_as_if_it_were_cut_there_afterwards(policy, validation, stops):
     """Through the `stop_strings` of transformers' `generate`: greedy answers and sampled edits."""
-    passes, prompts = [], [prompt(passage, policy.recipe, "questions") for passage in validation]
+    passes, prompts = [], [prompt(passage, policy.config, "questions") for passage in validation]
     handle = policy.model.register_forward_hook(lambda *_: passes.append(1))
     for seeds in (None, range(12)):
         passes.clear()
@@ -57,7 +63,7 @@ def test_a_text_ends_at_a_stop_as_if_it_were_cut_there_afterwards(policy, valida
 
 def test_every_style_of_prompt_gives_that_style(loaded, validation):
     passages, written = validation[:20], {}
-    for style in BUNDLED.prompts.styles:
+    for style in BUNDLED_CONFIG.prompts.styles:
         edits = sealkit.generate_self_edits(*loaded, passages, 1, 0, style)
         written[style] = [own[0] for own in edits]
     assert sum("Question:" in edit for edit in written["questions"]) >= 18
@@ -96,10 +102,13 @@ def test_a_policy_is_drawn_from_its_seed_and_from_nothing_else(model_and_tokeniz
     drawn = []
     for seed in (0, 1, 0):
         state = torch.random.get_rng_state()
-        attached = sealkit.attach_policy(model, BUNDLED, seed)
+        attached = sealkit.attach_policy(model, BUNDLED_CONFIG, seed)
         assert torch.equal(torch.random.get_rng_state(), state)
-        assert sealkit.attach_policy(attached, seed=5) is attached and attached.recipe is BUNDLED
-        drawn.append(sealkit.Policy(attached, tokenizer, BUNDLED).weights())
+        assert (
+            sealkit.attach_policy(attached, seed=5) is attached
+            and attached.config is BUNDLED_CONFIG
+        )
+        drawn.append(sealkit.Policy(attached, tokenizer, BUNDLED_CONFIG).weights())
         attached.unload()
         torch.rand(3)
     for name, tensor in drawn[0].items():
@@ -111,8 +120,8 @@ def test_a_policy_is_drawn_from_its_seed_and_from_nothing_else(model_and_tokeniz
 
 
 def test_the_policy_adapts_the_layers_it_is_told_to(model_and_tokenizer):
-    recipe = replace(BUNDLED, target_modules=("q_proj", "v_proj"), rank=4)
-    attached = sealkit.attach_policy(model_and_tokenizer[0], recipe)
+    config = replace(BUNDLED_CONFIG, target_modules=("q_proj", "v_proj"), rank=4)
+    attached = sealkit.attach_policy(model_and_tokenizer[0], config)
     layers = lora_layers(attached)
     assert {name.rsplit(".", 1)[1] for name in layers} == {"q_proj", "v_proj"}
     assert {layer.lora_A["default"].weight.shape[0] for layer in layers.values()} == {4}
@@ -137,10 +146,10 @@ def test_a_policy_may_have_its_lora_under_any_name(model_and_tokenizer, validati
     """As a stock adapter may that was loaded by `PeftModel.from_pretrained(adapter_name=...)`."""
     model, tokenizer = model_and_tokenizer
     attached = get_peft_model(model, LoraConfig(target_modules="all-linear"), "mine").eval()
-    before = sealkit.Policy(attached, tokenizer, BUNDLED).weights()
+    before = sealkit.Policy(attached, tokenizer, BUNDLED_CONFIG).weights()
     (trial,) = sealkit.evaluate_self_edits(attached, tokenizer, validation[0], [""])
     assert trial.losses[-1] < trial.losses[0]
-    after = sealkit.Policy(attached, tokenizer, BUNDLED).weights()
+    after = sealkit.Policy(attached, tokenizer, BUNDLED_CONFIG).weights()
     assert len(before) == 2 * 28
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
@@ -152,9 +161,9 @@ def test_a_borrowed_model_is_given_back_as_it_came(model_and_tokenizer, fails, l
     """Unless it is to be left with what was learned; after an error (also Ctrl-C) in any case."""
     model, tokenizer = model_and_tokenizer
     names = [name for name, _ in model.named_parameters()]
-    model = model if plain else sealkit.attach_policy(model, BUNDLED)
+    model = model if plain else sealkit.attach_policy(model, BUNDLED_CONFIG)
     with suppress(KeyboardInterrupt):
-        with policy_on(model, tokenizer, BUNDLED, leave=leave) as borrowed:
+        with temporary_policy(model, tokenizer, BUNDLED_CONFIG, leave=leave) as borrowed:
             start = borrowed.weights()
             borrowed.load({name: tensor + 1 for name, tensor in start.items()})
             if fails:
@@ -187,27 +196,36 @@ def test_no_more_texts_lie_side_by_side_than_the_recipe_allows(
 
     whole = both()
     monkeypatch.setattr(sealkit.Policy, "write", noting)
-    monkeypatch.setattr(policy.model, "recipe", replace(policy.recipe, texts_per_pass=width))
+    monkeypatch.setattr(policy.model, "recipe", replace(policy.config, texts_per_pass=width))
     assert both() == whole and len(whole[0]) == len(whole[1]) == 2
     count = sum(len(passage.questions) for passage in some)
     assert max(sizes) == width and sum(sizes) == 2 * 3 + count
 
 
 def test_selection_rules():
-    assert best_if_better([0.1, 0.5, 0.5], 0.3) == [1] and best_if_better([0.1, 0.3], 0.3) == []
-    assert best([0.1, 0.3], 0.9) == [1]
-    assert every_better([0.5, 0.1, 0.4], 0.3) == [0, 2]
-    assert every_good([0.79, 0.8, 1.0, 0.9], 0.8) == [2, 3] and every_good([0.7], 0.3) == []
-    assert BUNDLED.keep is every_good and GENERAL.keep is best_if_better
+    assert (
+        keep_best_above_baseline([0.1, 0.5, 0.5], 0.3) == [1]
+        and keep_best_above_baseline([0.1, 0.3], 0.3) == []
+    )
+    assert keep_best([0.1, 0.3], 0.9) == [1]
+    assert keep_all_above_baseline([0.5, 0.1, 0.4], 0.3) == [0, 2]
+    assert (
+        keep_above_threshold([0.79, 0.8, 1.0, 0.9], 0.8) == [2, 3]
+        and keep_above_threshold([0.7], 0.3) == []
+    )
+    assert (
+        BUNDLED_CONFIG.keep is keep_above_threshold
+        and GENERAL_CONFIG.keep is keep_best_above_baseline
+    )
 
 
 def test_selection_on_the_papers_rewards(paper):
     """Round 1: its code keeps 50 self-edits; of 10 passages the best did not beat the model."""
-    kept = {best: 0, best_if_better: 0}
+    kept = {keep_best: 0, keep_best_above_baseline: 0}
     for row in paper("restem_round1.jsonl"):
         rewards = [completion["adapter_mean"] for completion in row["completions"]]
         for rule in kept:
             chosen = rule(rewards, row["completions"][0]["baseline_mean"])
             kept[rule] += len(chosen)
             assert all(rewards[j] == max(rewards) for j in chosen)
-    assert kept == {best: 50, best_if_better: 40}
+    assert kept == {keep_best: 50, keep_best_above_baseline: 40}

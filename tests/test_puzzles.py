@@ -11,13 +11,13 @@ import torch
 from conftest import PAPER
 
 import sealkit
-from sealkit import few_shot, inner_loop
-from sealkit.__main__ import main
+from sealkit import inner_loop
 from sealkit.bundled import pretrain_puzzles
 from sealkit.bundled import puzzles as world
+from sealkit.cli.main import main
 from sealkit.lora import fork
-from sealkit.tasks import puzzles
-from sealkit.tasks.puzzles import OWN, Puzzle, Settings, load_puzzles, read_recipe
+from sealkit.tasks import few_shot, puzzles
+from sealkit.tasks.puzzles import BUNDLED_CONFIG, Puzzle, Recipe, load_puzzles, read_recipe
 
 PLAIN = {"mirror": False, "shuffle": False, "recolour": False, "loss": "outputs"}
 GOOD = PLAIN | {"learning_rate": 0.003, "steps": 5}
@@ -159,7 +159,7 @@ def test_an_augmentation_conjugates_the_rule():
 def test_versions_begin_with_the_demonstrations_and_are_the_same_each_time(
     test_split, flags, count
 ):
-    settings = Settings(**GOOD | dict.fromkeys(flags, True))
+    settings = Recipe(**GOOD | dict.fromkeys(flags, True))
     first, *others = done = puzzles.versions(test_split[0], settings)
     assert first == list(test_split[0].demonstrations) and len(done) == count
     assert all(len(other) == len(first) for other in others)
@@ -172,7 +172,7 @@ def test_leave_one_out_shows_all_others_and_never_the_answer(test_split):
     tasks = puzzles.leave_one_out(pairs)
     assert [one for _, one in tasks] == pairs
     assert all(sorted([*others, one]) == sorted(pairs) for others, one in tasks)
-    in_view = replace(OWN, prompts=replace(OWN.prompts, in_view=True))
+    in_view = replace(BUNDLED_CONFIG, prompts=replace(BUNDLED_CONFIG.prompts, in_view=True))
     lesson = puzzles.lesson(test_split[0], json.dumps(GOOD), in_view)
     for text, start, (x, y) in zip(lesson.texts, lesson.starts, pairs):
         assert text.count("->") == 3 and text.startswith(start)
@@ -202,7 +202,7 @@ def test_leave_one_out_shows_all_others_and_never_the_answer(test_split):
     ],
 )
 def test_a_bad_recipe_is_refused_with_its_reason(test_split, change, reason):
-    lesson = puzzles.lesson(test_split[0], json.dumps(GOOD | change), OWN)
+    lesson = puzzles.lesson(test_split[0], json.dumps(GOOD | change), BUNDLED_CONFIG)
     assert reason in lesson.reason and not lesson.texts and not lesson.steps
     assert "\n" not in lesson.reason
 
@@ -229,16 +229,16 @@ def test_of_ten_thousand_texts_none_raises_or_exceeds_the_budget(test_split):
     rng, valid, start = random.Random(0), 0, time.time()
     for n in range(10_000):
         edit = fuzzed(rng)
-        lesson = puzzles.lesson(test_split[n % 120], edit, OWN)
+        lesson = puzzles.lesson(test_split[n % 120], edit, BUNDLED_CONFIG)
         if lesson.reason:
             assert not lesson.texts and "\n" not in lesson.reason and len(lesson.reason) < 300
         elif edit:
             valid += 1
-            settings = Settings.model_validate(json.loads(edit))
+            settings = Recipe.model_validate(json.loads(edit))
             assert (lesson.steps, lesson.learning_rate) == (settings.steps, settings.learning_rate)
             steps = [lesson.part(step).texts for step in range(lesson.steps)]
             cells = sum(len(re.findall(r"\d", text)) for texts in steps for text in texts)
-            assert cells <= OWN.prompts.budget and 0 < lesson.learning_rate <= 0.1
+            assert cells <= BUNDLED_CONFIG.prompts.budget and 0 < lesson.learning_rate <= 0.1
     assert 1000 < valid < 9000 and time.time() - start < 120
 
 
@@ -255,10 +255,10 @@ def test_invalid_recipes_earn_nothing_and_cost_nothing(solver, test_split):
 def test_the_loss_is_on_the_outputs_where_the_recipe_says_so(solver, test_split):
     """Of a row of six, the arrow and six more cells: the last six and the end token."""
     for loss, learned in {"outputs": 7, "all": 14}.items():
-        lesson = puzzles.lesson(test_split[0], json.dumps(GOOD | {"loss": loss}), OWN)
+        lesson = puzzles.lesson(test_split[0], json.dumps(GOOD | {"loss": loss}), BUNDLED_CONFIG)
         lesson = lesson.part(0)
         ids = inner_loop.pack(solver, lesson.texts)[0]
-        skipped = inner_loop.starts_of(solver, lesson)
+        skipped = inner_loop.prompt_mask(solver, lesson)
         assert len(ids) == 3 * 15
         rest = torch.tensor(ids).view(3, 15)[:, 1:].numel()  # nothing predicts a first token
         assert (rest if not len(skipped) else int((~skipped).sum())) == 3 * learned
@@ -267,7 +267,7 @@ def test_the_loss_is_on_the_outputs_where_the_recipe_says_so(solver, test_split)
 @pytest.mark.parametrize("loss", ["outputs", "all"])
 def test_the_first_loss_is_that_of_these_tokens_alone(solver, test_split, loss):
     """Of plain transformers on each text by itself, whose labels leave the rest out."""
-    lesson = puzzles.lesson(test_split[0], json.dumps(GOOD | {"loss": loss}), OWN)
+    lesson = puzzles.lesson(test_split[0], json.dumps(GOOD | {"loss": loss}), BUNDLED_CONFIG)
     tokenizer, total, count = solver.tokenizer, 0.0, 0
     for text in lesson.texts:
         ids = torch.tensor([[*tokenizer(text)["input_ids"], tokenizer.eos_token_id]])
@@ -288,15 +288,15 @@ def test_a_trial_learns_its_demonstrations(solver, test_split):
 
 def test_each_step_trains_on_a_version_of_its_own(solver, test_split, monkeypatch):
     """The demonstrations as they are, then recoloured ones, each three texts, and none twice."""
-    lesson = puzzles.lesson(test_split[0], json.dumps(GOOD | {"recolour": True}), OWN)
-    seen, batch_of = [], inner_loop.batch_of
+    lesson = puzzles.lesson(test_split[0], json.dumps(GOOD | {"recolour": True}), BUNDLED_CONFIG)
+    seen, batch_of = [], inner_loop.make_batch
 
     def noted(policy, lessons):
         seen.append([one.texts for one in lessons])
         return batch_of(policy, lessons)
 
-    monkeypatch.setattr(inner_loop, "batch_of", noted)
-    plain = puzzles.lesson(test_split[0], json.dumps(GOOD), OWN)
+    monkeypatch.setattr(inner_loop, "make_batch", noted)
+    plain = puzzles.lesson(test_split[0], json.dumps(GOOD), BUNDLED_CONFIG)
     inner_loop.sft(solver, fork(solver.model, 2), [lesson, plain])
     first, others = zip(*seen)
     assert [len(texts) for texts in first] == [3] * 5 and sum(first, []) == lesson.texts
@@ -321,7 +321,10 @@ def test_reward_is_the_share_of_grids_right_in_every_cell():
 
 
 def test_views_are_seen_back_and_the_most_win():
-    rng, many = random.Random(2), replace(OWN, prompts=replace(OWN.prompts, views=5))
+    rng, many = (
+        random.Random(2),
+        replace(BUNDLED_CONFIG, prompts=replace(BUNDLED_CONFIG.prompts, views=5)),
+    )
     for _ in range(50):
         grid = random_grid(rng)
         for number in range(7):
@@ -339,9 +342,9 @@ def test_views_are_seen_back_and_the_most_win():
 
 def test_prompts_never_show_a_solution(test_split):
     for puzzle in test_split[:20]:
-        texts = [puzzles.prompt(puzzle, OWN)]
+        texts = [puzzles.prompt(puzzle, BUNDLED_CONFIG)]
         for in_context in (False, True):
-            texts += puzzles.questions(puzzle, OWN, in_context)
+            texts += puzzles.questions(puzzle, BUNDLED_CONFIG, in_context)
         for _, y in puzzle.tests:
             hidden = puzzles.line(y)
             given = {puzzles.line(out) for _, out in puzzle.demonstrations}
@@ -349,12 +352,15 @@ def test_prompts_never_show_a_solution(test_split):
 
 
 def test_a_real_tokenizers_recipe_formats_grids_with_demonstrations_in_view(loaded):
-    recipe = puzzles.recipe_for(loaded[1])
-    assert recipe is puzzles.GENERAL and puzzles.recipe_for(few_shot.load_policy().tokenizer) is OWN
+    config = puzzles.config_for(loaded[1])
+    assert (
+        config is puzzles.GENERAL_CONFIG
+        and puzzles.config_for(few_shot.load_policy().tokenizer) is BUNDLED_CONFIG
+    )
     puzzle = Puzzle("p", ((((1, 2), (3, 4)), ((4, 3),)),), ((((5, 6), (7, 8)), ((8,),)),))
-    (asked,) = puzzles.questions(puzzle, recipe)
+    (asked,) = puzzles.questions(puzzle, config)
     assert asked.endswith("\n1 2 / 3 4 -> 4 3\n5 6 / 7 8 ->")
-    assert puzzles.prompt(puzzle, recipe).endswith("-> 4 3\nRecipe:")
+    assert puzzles.prompt(puzzle, config).endswith("-> 4 3\nRecipe:")
 
 
 # ARC's files
@@ -445,13 +451,15 @@ def test_the_papers_own_tasks_of_arc(loaded, part, count):
     tasks = load_puzzles(path)
     assert len(tasks) == count
     flags = dict.fromkeys(puzzles.FLAGS, True)
-    settings = Settings(**flags, loss="outputs", learning_rate=1e-4, steps=1)
+    settings = Recipe(**flags, loss="outputs", learning_rate=1e-4, steps=1)
     for task in tasks:
         assert puzzles.reward(task, [puzzles.line(y) for _, y in task.tests]) == 1
-        lesson = puzzles.lesson_of(task, settings, replace(puzzles.GENERAL.prompts, budget=10**9))
+        lesson = puzzles.lesson_of(
+            task, settings, replace(puzzles.GENERAL_CONFIG.prompts, budget=10**9)
+        )
         assert len(lesson.texts) == len(task.demonstrations) == lesson.per_step
         assert all(text.startswith(start) for text, start in zip(lesson.texts, lesson.starts))
-        (prompt, *_) = puzzles.questions(task, puzzles.GENERAL)
+        (prompt, *_) = puzzles.questions(task, puzzles.GENERAL_CONFIG)
         ids = loaded[1](prompt)["input_ids"]
         assert loaded[1].decode(ids, skip_special_tokens=True) == prompt
 
@@ -460,7 +468,7 @@ def test_the_papers_own_tasks_of_arc(loaded, part, count):
 
 
 def test_a_small_run_of_all_arms(solver, test_split, monkeypatch):
-    monkeypatch.setattr(few_shot, "GRID", few_shot.GRID[:2])
+    monkeypatch.setattr(few_shot, "FIXED_RECIPES", few_shot.FIXED_RECIPES[:2])
     train, start = load_puzzles("bundled", "train", 2), solver.weights()
     table = few_shot.compare_recipes(solver, train, test_split[:2], {"before RL": start})
     assert list(table.scores) == [
@@ -474,7 +482,7 @@ def test_a_small_run_of_all_arms(solver, test_split, monkeypatch):
     *_, invalid, grid, fixed = table.notes
     assert re.fullmatch(r"Invalid recipes, before RL: \d+%", invalid)
     assert re.fullmatch(r"Each .*: none \d+\.\d%, mirror \d+\.\d%", grid)
-    assert fixed.partition(": ")[2] in few_shot.GRID
+    assert fixed.partition(": ")[2] in few_shot.FIXED_RECIPES
     best = table.scores["oracle (best of the grid)"]
     assert all(a >= b for a, b in zip(best, table.scores["best fixed recipe"]))
     assert all(torch.equal(a, b) for a, b in zip(start.values(), solver.weights().values()))
@@ -482,23 +490,25 @@ def test_a_small_run_of_all_arms(solver, test_split, monkeypatch):
 
 def test_every_recipe_of_the_grid_is_valid_everywhere(test_split):
     for puzzle in [*test_split, *load_puzzles("bundled", "train")]:
-        assert not any(few_shot.reason_of(puzzle, edit, OWN) for edit in few_shot.GRID)
+        assert not any(
+            few_shot.invalid_reason(puzzle, edit, BUNDLED_CONFIG) for edit in few_shot.FIXED_RECIPES
+        )
 
 
 def test_random_recipes_are_valid_and_change_with_the_seed(test_split):
-    one, two = (few_shot.random_recipes(test_split, OWN, seed) for seed in (0, 1))
-    assert one != two and one == few_shot.random_recipes(test_split, OWN, 0)
-    assert not any(few_shot.reason_of(*pair, OWN) for pair in zip(test_split, one))
+    one, two = (few_shot.random_recipes(test_split, BUNDLED_CONFIG, seed) for seed in (0, 1))
+    assert one != two and one == few_shot.random_recipes(test_split, BUNDLED_CONFIG, 0)
+    assert not any(few_shot.invalid_reason(*pair, BUNDLED_CONFIG) for pair in zip(test_split, one))
 
 
 def test_the_bundled_model_is_small_and_wholly_in_4_bits(solver):
-    size = sum(path.stat().st_size for path in sealkit.loading.PUZZLE_MODEL.iterdir())
+    size = sum(path.stat().st_size for path in sealkit.models.choice.PUZZLE_MODEL.iterdir())
     assert size < 8e6
     assert sealkit.loading.weight_bytes(solver.model.get_base_model())[0] < size
 
 
 def test_the_command_runs_puzzles_and_leaves_its_record(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(few_shot, "GRID", few_shot.GRID[:1])
+    monkeypatch.setattr(few_shot, "FIXED_RECIPES", few_shot.FIXED_RECIPES[:1])
     sizes = ["--passages", "2", "--self-edits", "1", "--iterations", "1", "--held-out", "2"]
     output = ["--output", str(tmp_path / "run")]
     assert not main(["--task", "puzzles", *sizes, *output])

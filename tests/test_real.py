@@ -109,8 +109,8 @@ def test_rewards_are_those_that_were_measured(loaded, passages, capsys):
         for passage in passages
     ]
     pairs = [(passage, "") for passage in passages] + list(zip(passages, perfect))
-    recipe = sealkit.recipe_for(tokenizer)
-    policy = sealkit.Policy(attach_policy(model, recipe), tokenizer, recipe)
+    config = sealkit.config_for(tokenizer)
+    policy = sealkit.Policy(attach_policy(model, config), tokenizer, config)
     try:
         rewards = [trial.reward for trial in run_trials(policy, knowledge, pairs)]
     finally:
@@ -123,9 +123,9 @@ def test_rewards_are_those_that_were_measured(loaded, passages, capsys):
 
 def test_self_edits_trials_m_step_and_the_saved_adapter(loaded, folder, passages, tmp_path, capsys):
     model, tokenizer = loaded
-    recipe = replace(sealkit.recipe_for(tokenizer), steps=STEPS, keep=first_one)
+    config = replace(sealkit.config_for(tokenizer), steps=STEPS, keep=first_one)
     start = sealkit.loading.weight_bytes(model)
-    policy = attach_policy(model, recipe)
+    policy = attach_policy(model, config)
     history = sealkit.run_seal(policy, tokenizer, passages[:1], 1, 2, tmp_path / "run")
     (iteration,) = history.iterations
     (trials,) = iteration.trials
@@ -134,8 +134,8 @@ def test_self_edits_trials_m_step_and_the_saved_adapter(loaded, folder, passages
     assert iteration.losses[-1] < iteration.losses[0]
     ids = tokenizer(passages[0].text, return_tensors="pt")
     with torch.no_grad():
-        expected = history.policy(**ids).logits
-        before = history.policy.unload()(**ids).logits
+        expected = history.model(**ids).logits
+        before = history.model.unload()(**ids).logits
         again = sealkit.load_quantized(folder)[0]
         assert torch.equal(again(**ids).logits, before) and start == sealkit.loading.weight_bytes(
             again

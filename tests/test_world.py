@@ -15,7 +15,7 @@ import sealkit
 from sealkit.bundled import pretrain, world
 from sealkit.bundled.faithfulness import alike, by_coverage, faithful, mixed_up, statements
 from sealkit.bundled.tokenizer import train_tokenizer
-from sealkit.loading import BUNDLED_MODEL
+from sealkit.models.choice import BUNDLED_MODEL
 from sealkit.tasks import knowledge
 
 TOKENIZER = AutoTokenizer.from_pretrained(BUNDLED_MODEL)

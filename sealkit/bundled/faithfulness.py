@@ -168,7 +168,7 @@ def of_model(name, count, seed):
             said = f"{label}, {len(pairs)} passages with subjects {kind}: {right} right"
             print(f"{said}, another subject's value {swapped}")
     rows = {}
-    for style in (*knowledge.BUNDLED.prompts.styles, None):
+    for style in (*knowledge.BUNDLED_CONFIG.prompts.styles, None):
         label, drawn = style or "its own choice", (seed, "faithfulness")
         edits = generate_self_edits(model, tokenizer, passages, 1, drawn, style)
         rows[label] = [faithful(edit, passage) for (edit,), passage in zip(edits, passages)]

@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 from transformers import MistralConfig, MistralForCausalLM
 
 from ..inner_loop import collate
-from ..loading import BUNDLED_MODEL
+from ..models.choice import BUNDLED_MODEL
 from ..tasks import knowledge
 from ..tasks.passages import Passage, Question
 from . import world
@@ -95,7 +95,7 @@ def shuffled_facts(rng, subjects):
 def write_question(question, value):
     """Parts: the exam's prompt for a question, and its answer."""
     passage = Passage("", "", (Question(question, ()),))
-    return [(knowledge.questions(passage, knowledge.BUNDLED)[0], 0.1), (f" {value}", 1.0)]
+    return [(knowledge.questions(passage, knowledge.BUNDLED_CONFIG)[0], 0.1), (f" {value}", 1.0)]
 
 
 def write_known(rng, known):
@@ -126,8 +126,10 @@ def write_reading(rng, passage, subjects):
 def write_self_edit(rng, passage, subjects):
     """(style, parts): a passage and a self-edit, after a prompt that names its style or leaves it
     open."""
-    style = rng.choice(knowledge.BUNDLED.prompts.styles)
-    prompt = knowledge.prompt(passage, knowledge.BUNDLED, style if rng.random() < 0.5 else None)
+    style = rng.choice(knowledge.BUNDLED_CONFIG.prompts.styles)
+    prompt = knowledge.prompt(
+        passage, knowledge.BUNDLED_CONFIG, style if rng.random() < 0.5 else None
+    )
     return style, [(prompt, 0.1), (" " + world.write_self_edit(rng, subjects, style), 1.0)]
 
 

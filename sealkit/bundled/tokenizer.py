@@ -46,7 +46,7 @@ def byte_level(texts, size, prompts):
     """Train a tokenizer (a `PreTrainedTokenizerFast`) of at most `size` tokens: bytes, then merges
     of what occurs twice in `texts`.
 
-    prompts: what `recipe_for` reads, here and wherever this tokenizer is saved. Like Mistral's own
+    prompts: what `config_for` reads, here and wherever this tokenizer is saved. Like Mistral's own
     it puts a space before the first word, here of every line, so that a word is the same token
     wherever it stands; decoding takes that space away again, and any UTF-8 text comes back as it
     was.

@@ -27,13 +27,19 @@ CLASS = """river lake sea ocean bay island mount mountain valley desert rainfore
 college school hospital museum library company corporation king queen prince princess emperor
 president pope saint general major captain colonel lieutenant chief minister marquis duke count lord
 lady""".split()
+
+
 COMMON = (
     """city town village street road avenue square bridge park church cathedral party army war
 battle treaty act law empire republic kingdom state county province country union theory system
 process man woman person people group type part number century decade year""".split()
     + CLASS
 )
+
+
 FIRST = "new old great san santa los las cape port fort east west north south".split()
+
+
 EMPHASIS = dict.fromkeys("but only just merely simply".split(), "b")  # not only
 
 

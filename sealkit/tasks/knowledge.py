@@ -6,11 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..inner_loop import Lesson
-from ..policy import Recipe, every_good
+from ..policy import Config
+from ..selection import keep_above_threshold
 from .grading import grade
 
 NOUN = "passage"  # what an item is called
+
+
 CHARACTERS = 100_000  # of a self-edit that are read; `Recipe.max_tokens` takes far fewer
+
+
 TEXTS = {path.stem: path.read_text("utf-8") for path in Path(__file__).parent.glob("prompts/*.txt")}
 
 
@@ -37,8 +42,13 @@ class Prompts:
 
 # The bundled model has read all of these; None leaves the choice of style to the policy.
 KINDS = "implications", "questions", "rewrite", "gist"
+
+
 CUES = {None: "Notes:"} | {style: f"{style.title()}:" for style in KINDS}
-BUNDLED = Recipe(Prompts(CUES, dict.fromkeys(CUES, "")), keep=every_good)
+
+
+BUNDLED_CONFIG = Config(Prompts(CUES, dict.fromkeys(CUES, "")), keep=keep_above_threshold)
+
 
 # A base model follows an example rather than an instruction, so each style has one, on a made-up
 # ferry that no model can know, and the line that would open the next example ends the self-edit.
@@ -50,8 +60,12 @@ STYLES = {
     "rewrite": "Rewrite:",
     "questions": "Questions and answers:",
 }
+
+
 EXAMPLES = {style: TEXTS[style].replace("{ferry}", TEXTS["ferry"]) for style in STYLES}
-GENERAL = Recipe(
+
+
+GENERAL_CONFIG = Config(
     Prompts(
         {None: STYLES["implications"]} | STYLES,
         {None: EXAMPLES["implications"]} | EXAMPLES,
@@ -71,14 +85,14 @@ GENERAL = Recipe(
 )
 
 
-def recipe_for(tokenizer):
+def config_for(tokenizer):
     """The Recipe that goes with a model: what its tokenizer's folder names, else GENERAL.
 
     >>> import sealkit
     >>> recipe_for(sealkit.load_quantized("bundled")[1]) is BUNDLED
     True
     """
-    return {"bundled": BUNDLED}.get(tokenizer.init_kwargs.get("prompts"), GENERAL)
+    return {"bundled": BUNDLED_CONFIG}.get(tokenizer.init_kwargs.get("prompts"), GENERAL_CONFIG)
 
 
 def name(passage):
@@ -86,21 +100,21 @@ def name(passage):
     return passage.title, passage.text
 
 
-def shown(passage, recipe):
-    """A passage as the recipe's prompts show it."""
-    return recipe.prompts.passage.format(title=passage.title, text=passage.text)
+def shown(passage, config):
+    """A passage as the config's prompts show it."""
+    return config.prompts.passage.format(title=passage.title, text=passage.text)
 
 
-def prompt(passage, recipe, style=None):
-    """What asks for a self-edit, in a style of the recipe's prompts or (None) in its default.
+def prompt(passage, config, style=None):
+    """What asks for a self-edit, in a style of the config's prompts or (None) in its default.
 
     In the bundled world the default leaves the style to the policy. Raises ValueError.
     """
-    examples, cues = recipe.prompts.examples, recipe.prompts.cues
+    examples, cues = config.prompts.examples, config.prompts.cues
     if style not in cues:
-        known = ", ".join(recipe.prompts.styles)
+        known = ", ".join(config.prompts.styles)
         raise ValueError(f"No self-edit style {style!r}: use one of {known}, or None.")
-    return examples[style] + shown(passage, recipe) + cues[style]
+    return examples[style] + shown(passage, config) + cues[style]
 
 
 def style(passage, edit):
@@ -117,14 +131,14 @@ def style(passage, edit):
     return "rewrite" if any(". " in line for line in lines) else "implications"
 
 
-def lesson(passage, edit, recipe):
+def lesson(passage, edit, config):
     """What the inner loop trains on, and how fast; without a self-edit ("") the passage alone."""
-    return Lesson(training_sequences(edit, passage), recipe.steps, recipe.learning_rate)
+    return Lesson(training_sequences(edit, passage), config.steps, config.learning_rate)
 
 
-def questions(passage, recipe, in_context=False):
+def questions(passage, config, in_context=False):
     """The exam's prompts, list[str]; with the passage in view, it is none (closed book)."""
-    before = recipe.prompts.exam + (shown(passage, recipe) if in_context else "")
+    before = config.prompts.exam + (shown(passage, config) if in_context else "")
     return [f"{before}Question: {question.question} Answer:" for question in passage.questions]
 
 
@@ -138,10 +152,14 @@ def reward(passage, answers):
 
 
 NO_EXAM = "The passage {!r} has no questions: without an exam there is no reward; add some."
+
+
 LABEL = re.compile(  # 1.  2)  (3)  [4]  a.  -  •  ##  "Implication 5:"
     r"^\s*(?:[(\[]?\d{1,3}[.):\]]+(?:\s+|(?=[A-Z\"]))|\(?[a-z][.)]\s+|[-*•–·▪◦>]\s+|#+\s+"
     r"|(?i:implication|inference|fact|point|statement|step) \d{1,3}[.:]\s+)+"
 )
+
+
 PREAMBLE = re.compile(  # what an assistant says before its list, where it does not end in a colon
     r"(?i)(?:sure|certainly|of course|okay)[,!.]|let's |(?:here|below)(?: is|'s| are) "
     r"(?:an? |the |some |my )?(?:list|implications|rewrit|questions|sentences)"

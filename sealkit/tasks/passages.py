@@ -28,13 +28,21 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from pyarrow import ArrowException, csv, parquet
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, StrictStr
 
-from ..loading import BUNDLED_MODEL, choose
-from ..memo import write_whole
+from ..models.choice import BUNDLED_MODEL, choose
+from ..runs.files import write_atomically
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
+
+
 SPLITS = ("train", "validation", "test")
+
+
 HELD_OUT = 4  # one item in so many of a file's is for testing
+
+
 BLANK = re.compile(r"[\s\u200b-\u200f\u2060-\u2064\ufeff]*")
+
+
 QUESTIONS = 5  # most passages of SQuAD have five, a few over twenty
 
 
@@ -149,7 +157,7 @@ def save_passages(path, passages):
         row = {field: value for field, value in asdict(passage).items() if value}
         checked(_Row.model_validate, row, f"{str(path)!r} is not written, passage {number}")
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    write_whole(path, "".join(lines).encode("utf-8"))
+    write_atomically(path, "".join(lines).encode("utf-8"))
 
 
 def group_questions(rows, name=""):
@@ -276,6 +284,8 @@ def _answers(value, info: pydantic.ValidationInfo):
 
 
 _Text = Annotated[StrictStr, AfterValidator(_sound)]
+
+
 _Label = Annotated[_Text | None, BeforeValidator(_written)]
 
 

@@ -19,15 +19,27 @@ import pydantic
 from pydantic import Field
 
 from ..inner_loop import Lesson
-from ..policy import Recipe, seed_of
+from ..policy import Config, seed_of
 from .passages import BUNDLED, HELD_OUT, SPLITS, checked
 
 NOUN = "puzzle"  # what an item is called
+
+
 FLAGS = "mirror", "shuffle", "recolour"
+
+
 KINDS = *FLAGS, "invalid"  # of recipes, see `style`
+
+
 LOSSES = "outputs", "all"
+
+
 RATES, STEPS = (0.001, 0.003, 0.005), (10, 20, 40)  # of the bundled model's recipes
+
+
 COLOURS, SIDE = 10, 30  # of ARC
+
+
 CHARACTERS = 10_000  # of a self-edit that are read
 
 
@@ -65,7 +77,7 @@ class Prompts:
     styles: tuple[str, ...] = ()
 
 
-class Settings(pydantic.BaseModel):
+class Recipe(pydantic.BaseModel):
     """A recipe: what a self-edit has to be as JSON, with these keys, no others, and these types.
 
     mirror, shuffle, recolour: augmentations, see `versions`. loss: on outputs or on all cells.
@@ -90,7 +102,7 @@ class InvalidRecipe(ValueError):
     """A self-edit that is no recipe, or one over the budget; the message says why."""
 
 
-def solved(rewards, alone):
+def keep_solved(rewards, alone):
     """The rule of the paper for this domain: every recipe that solved its puzzle wholly.
 
     >>> solved([1.0, 0.5, 1.0], alone=1.0)
@@ -99,7 +111,7 @@ def solved(rewards, alone):
     return [j for j, reward in enumerate(rewards) if reward == 1]
 
 
-OWN = Recipe(
+BUNDLED_CONFIG = Config(
     Prompts(),
     learning_rate=0.003,
     steps=20,
@@ -108,10 +120,12 @@ OWN = Recipe(
     top_p=1.0,
     epochs=15,
     m_step_learning_rate=1e-3,
-    keep=solved,
+    keep=keep_solved,
     adapters_per_pass=20,
 )
-GENERAL = Recipe(  # rank, rates and what a text looks like are the paper's; not tried on a GPU
+
+
+GENERAL_CONFIG = Config(  # rank, rates and what a text looks like are the paper's; not tried on a GPU
     Prompts(
         before="Each line shows a grid, its rows parted by /, and what a hidden rule makes of it. "
         'A recipe is JSON such as {"mirror": false, "shuffle": false, "recolour": true, '
@@ -126,7 +140,7 @@ GENERAL = Recipe(  # rank, rates and what a text looks like are the paper's; not
     answer_tokens=1024,
     max_new_tokens=96,
     max_tokens=8192,
-    keep=solved,
+    keep=keep_solved,
     epochs=2,
     m_step_learning_rate=3e-4,
     adapters_per_pass=1,
@@ -136,12 +150,9 @@ GENERAL = Recipe(  # rank, rates and what a text looks like are the paper's; not
 )
 
 
-def recipe_for(tokenizer):
+def config_for(tokenizer):
     """The Recipe that goes with a model: what its tokenizer's folder names, else GENERAL."""
-    return {"puzzles": OWN}.get(tokenizer.init_kwargs.get("prompts"), GENERAL)
-
-
-# a puzzle as text, one grid a line
+    return {"puzzles": BUNDLED_CONFIG}.get(tokenizer.init_kwargs.get("prompts"), GENERAL_CONFIG)
 
 
 def line(grid):
@@ -163,15 +174,15 @@ def name(puzzle):
     return puzzle.title, shown(puzzle.demonstrations)
 
 
-def prompt(puzzle, recipe, style=None):
+def prompt(puzzle, config, style=None):
     """What asks for a recipe: the demonstrations, without the tests."""
-    prompts = recipe.prompts
+    prompts = config.prompts
     return prompts.before + shown(puzzle.demonstrations) + prompts.cue
 
 
-def questions(puzzle, recipe, in_context=False):
+def questions(puzzle, config, in_context=False):
     """The prompts of the test grids, list[str]; with several views, those of a grid in a row."""
-    prompts, done = recipe.prompts, []
+    prompts, done = config.prompts, []
     for (x, _), number in product(puzzle.tests, range(prompts.views)):
         see, before = view(number)[0], ""
         if in_context or prompts.in_view:
@@ -218,9 +229,6 @@ def vote(answers):
     return max(seen, key=seen.count)
 
 
-# the self-edit
-
-
 def random_recipe(rng):
     """A recipe in JSON, each of its values drawn from a `random.Random`; at most one flag is on."""
     return recipe_text(*map(rng.choice, ((None, *FLAGS), LOSSES, RATES, STEPS)))
@@ -239,7 +247,7 @@ def recipe_text(on=None, loss="outputs", learning_rate=0.003, steps=40):
 def read_recipe(edit):
     """The Settings that a self-edit says, or InvalidRecipe in one sentence."""
     try:
-        return Settings.model_validate_json(edit[:CHARACTERS].encode("utf-8", "replace"))
+        return Recipe.model_validate_json(edit[:CHARACTERS].encode("utf-8", "replace"))
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"]))[:40]
@@ -259,14 +267,14 @@ def style(puzzle, edit):
     return next((flag for flag in FLAGS if getattr(settings, flag)), "none")
 
 
-def lesson(puzzle, edit, recipe):
+def lesson(puzzle, edit, config):
     """What the inner loop trains on, and how fast; one with a reason for an invalid self-edit.
 
     Without a self-edit (""): the demonstrations as they are, at the recipe's own pace.
     """
-    plain = recipe_text(learning_rate=recipe.learning_rate, steps=recipe.steps)
+    plain = recipe_text(learning_rate=config.learning_rate, steps=config.steps)
     try:
-        return lesson_of(puzzle, read_recipe(edit or plain), recipe.prompts)
+        return lesson_of(puzzle, read_recipe(edit or plain), config.prompts)
     except InvalidRecipe as error:
         return Lesson([], 0, 0.0, reason=str(error))
 
@@ -286,9 +294,6 @@ def lesson_of(puzzle, settings, prompts):
         raise InvalidRecipe(f"over the budget: {cells} cells trained on, {prompts.budget} allowed")
     starts = starts if settings.loss == "outputs" else []
     return Lesson(texts, settings.steps, settings.learning_rate, starts, per_step=width)
-
-
-# augmentations: each maps a grid to a grid, and undoes itself or has an inverse of its kind
 
 
 def mirror(grid):
@@ -363,8 +368,6 @@ def leave_one_out(pairs):
     """
     return [(pairs[:i] + pairs[i + 1 :], pair) for i, pair in enumerate(pairs)]
 
-
-# ARC's JSON
 
 Cell = Annotated[int, Field(ge=0, lt=COLOURS, strict=True)]
 

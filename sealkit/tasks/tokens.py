@@ -14,28 +14,48 @@ from dateutil import parser as dates
 from text_to_num import alpha2digit
 
 LONGEST = 5_000  # characters that are read
+
+
 FILLERS = """an the mostly mainly often usually of in on at to for by from with as is was were are
 be been am it its their his her their they he she this that these those which who had has have
 did does
 do there than also i we you about approximately around nearly almost roughly circa ca mr mrs ms dr
 sir prof degree degrees van von der den de da di du del la le les el and or but only just merely
 simply""".split()
+
+
 NOT = """not no never neither nor without none nobody nothing hardly nicht kein keine pas non не
 нет""".split()
+
+
 TURN = """north south east west northern southern eastern western northeast northwest southeast
 southwest upper lower left right more less most least higher up down above below before after early
 late inner outer internal external increase decrease rise fall high low maximum minimum male female
 positive negative true false first last""".split()
+
+
 CHARACTERS = str.maketrans(
     {"⁄": "/", "&": " and ", "%": " percent ", "ł": "l", "Ł": "L", "ø": "o", "Ø": "O", "đ": "d"}
     | {"æ": "ae", "œ": "oe", "ß": "ss", "ı": "i"}
     | {c: plain for plain, odd in (("'", "’‘`´ʼ"), ("-", "‐‑‒–−"), (",", "—、。，")) for c in odd}
 )
+
+
 MONTHS = {name.lower(): names[-1].lower() for names in dates.parserinfo.MONTHS for name in names}
+
+
 MONEY = {"$": "dollars", "€": "euros", "£": "pounds", "¥": "yen", "₹": "rupees"}
+
+
 SCALES = dict(hundred=100, thousand=10**3, million=10**6, billion=10**9, trillion=10**12)
+
+
 ROMAN = "0 i ii iii iv v vi vii viii ix x xi xii xiii xiv xv xvi xvii xviii xix xx xxi".split()
+
+
 UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+
+
 NUMBER = r"\d{1,30}(?:\.\d{1,30})?"
 
 
@@ -72,6 +92,8 @@ BEFORE = [  # what is rewritten before numbers in words become digits
     ),
     (rf"(?<=[^\W\d_])-(?=[^\W\d_])|(?<=\d)(?={UNSPACED})|(?<={UNSPACED})(?=\d)", " "),
 ]
+
+
 AFTER = [
     (r"[^\S\n]+", " "),
     (r"\b(\d\d?) (\d\d?)(?:rd|th)\b", r"\1/\2"),
@@ -95,7 +117,11 @@ AFTER = [
     (r"(?i)\b(?:(?:less|fewer|lower|smaller) than|under|below|up to|at most) (?=\d)", " <"),
     (r"(?i)[,;.] *(?:or )?(?:maybe|perhaps|possibly)\b", " or "),
 ]
+
+
 BEFORE, AFTER = ([(re.compile(old), new) for old, new in some] for some in (BEFORE, AFTER))
+
+
 LEX = re.compile(
     rf"""(?P<bound>[<>])?(?P<number>(?:(?<![\w)%])-)?{NUMBER}(?:/[1-9]\d{{0,9}})?)(?!\.?\w)
            (?P<unit>\s?(?:(?:square|cubic|sq)\s)?[^\W\d_]{{1,20}}

@@ -38,7 +38,7 @@ from transformers.utils import logging
 
 import sealkit
 from sealkit.inner_loop import collate, pack, row_losses, run_trials
-from sealkit.loading import BUNDLED_MODEL
+from sealkit.models.choice import BUNDLED_MODEL
 from sealkit.policy import encode
 from sealkit.tasks import knowledge
 
@@ -56,20 +56,20 @@ class Workload:
 
     def lengths(self):
         """Tokens of each pair's packed row."""
-        recipe = self.policy.recipe
-        texts = [knowledge.lesson(*pair, recipe).texts for pair in self.pairs]
+        config = self.policy.config
+        texts = [knowledge.lesson(*pair, config).texts for pair in self.pairs]
         return [len(pack(self.policy, own)[0]) for own in texts]
 
 
-def policy_on(model, tokenizer, recipe):
+def policy_on(model, tokenizer, config):
     """The Policy on a model, of a recipe."""
-    return sealkit.Policy(sealkit.attach_policy(model, recipe), tokenizer, recipe)
+    return sealkit.Policy(sealkit.attach_policy(model, config), tokenizer, config)
 
 
 def bundled(passages, k):
     """`passages` training passages with k sampled self-edits each, the bundled model's recipe."""
     model, tokenizer = sealkit.load_quantized("bundled", "cpu")
-    policy = policy_on(model, tokenizer, sealkit.recipe_for(tokenizer))
+    policy = policy_on(model, tokenizer, sealkit.config_for(tokenizer))
     texts = sealkit.load_passages("bundled", limit=passages)
     edits = sealkit.generate_self_edits(policy.model, tokenizer, texts, k)
     pairs = [(passage, edit) for passage, own in zip(texts, edits) for edit in own]
@@ -99,14 +99,14 @@ def mistral_7b(k, config=None, sequences=10, length=64, device="cuda"):
     for _ in range(k):
         passage = sealkit.Passage("T", line(), questions)
         pairs.append((passage, "\n".join(line() for _ in range(sequences - 1))))
-    bundled = sealkit.recipe_for(tokenizer)
-    recipe = replace(bundled, steps=10, max_tokens=2 * sequences * length)
-    return Workload(policy_on(model, tokenizer, recipe), pairs, 2048)
+    bundled = sealkit.config_for(tokenizer)
+    config = replace(bundled, steps=10, max_tokens=2 * sequences * length)
+    return Workload(policy_on(model, tokenizer, config), pairs, 2048)
 
 
 def trainer(work):
     """(a): one Trainer after the other."""
-    model, tokenizer, recipe = work.policy.model, work.policy.tokenizer, work.policy.recipe
+    model, tokenizer, config = work.policy.model, work.policy.tokenizer, work.policy.config
     options = {"padding": "max_length", "max_length": work.padded, "truncation": True}
     for passage, edit in work.pairs:
         model.add_adapter("fresh", model.peft_config["default"])
@@ -122,9 +122,9 @@ def trainer(work):
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
                 folder,
-                num_train_epochs=recipe.steps,
+                num_train_epochs=config.steps,
                 per_device_train_batch_size=len(rows),
-                learning_rate=recipe.learning_rate,
+                learning_rate=config.learning_rate,
                 lr_scheduler_type="constant",
                 report_to=[],
                 save_strategy="no",
@@ -142,7 +142,7 @@ def trainer(work):
 
 def one_by_one(work):
     """(b)"""
-    one = replace(work.policy, recipe=replace(work.policy.recipe, adapters_per_pass=1))
+    one = replace(work.policy, config=replace(work.policy.config, adapters_per_pass=1))
     run_trials(one, knowledge, work.pairs)
 
 
@@ -153,36 +153,36 @@ def together(work):
 
 def peft_mixed(work):
     """(d): the same packed rows and steps, row i through PEFT adapter i."""
-    width = work.policy.recipe.adapters_per_pass
+    width = work.policy.config.adapters_per_pass
     for start in range(0, len(work.pairs), width):
         peft_mixed_pass(work.policy, work.pairs[start : start + width])
 
 
 def peft_mixed_pass(policy, pairs):
     """One pass of (d)."""
-    model, tokenizer, recipe = policy.model, policy.tokenizer, policy.recipe
+    model, tokenizer, config = policy.model, policy.tokenizer, policy.config
     names = [f"row{i}" for i in range(len(pairs))]
     for name in names:
         model.add_adapter(name, model.peft_config["default"])
     model.base_model.set_adapter(names)
-    packed = [pack(policy, knowledge.lesson(*pair, recipe).texts) for pair in pairs]
+    packed = [pack(policy, knowledge.lesson(*pair, config).texts) for pair in pairs]
     inputs, labels = collate(packed, tokenizer.pad_token_id, model.device)
     lora = [p for n, p in model.named_parameters() if "lora_" in n and ".row" in n]
     for p in lora:
         p.requires_grad_()
-    optimizer = torch.optim.AdamW(lora, lr=recipe.learning_rate, weight_decay=0.0)
-    for _ in range(recipe.steps):
+    optimizer = torch.optim.AdamW(lora, lr=config.learning_rate, weight_decay=0.0)
+    for _ in range(config.steps):
         optimizer.zero_grad()
         row_losses(model.eval(), inputs | {"adapter_names": names}, labels).sum().backward()
         optimizer.step()
-    asked = [knowledge.questions(passage, recipe) for passage, _ in pairs]
+    asked = [knowledge.questions(passage, config) for passage, _ in pairs]
     rows = [name for name, own in zip(names, asked) for _ in own]
     options = {"return_tensors": "pt", "padding": True, "padding_side": "left"}
     batch = encode(tokenizer, sum(asked, []), return_token_type_ids=False, **options)
     model.generate(
         **batch.to(model.device),
         adapter_names=rows,
-        max_new_tokens=recipe.answer_tokens,
+        max_new_tokens=config.answer_tokens,
         do_sample=False,
         stop_strings=["\n"],
         tokenizer=tokenizer,
@@ -253,7 +253,7 @@ def report(title, work, ways, repeats):
     for _ in range(repeats):
         for name in ways:
             results[name].append(timed(WAYS[name], work))
-    lengths, width = sorted(work.lengths()), work.policy.recipe.adapters_per_pass
+    lengths, width = sorted(work.lengths()), work.policy.config.adapters_per_pass
     passes = [lengths[i : i + width] for i in range(0, len(lengths), width)]
     pads = 1 - sum(lengths) / sum(len(own) * own[-1] for own in passes)
     quantized = [
@@ -262,7 +262,7 @@ def report(title, work, ways, repeats):
     linear = sum(m.in_features * m.out_features for m in quantized)
     peak = matmul_peak(model.device, model.dtype)
     seconds = {name: statistics.median(s for s, _ in rows) for name, rows in results.items()}
-    tokens = work.policy.recipe.steps * sum(lengths)
+    tokens = work.policy.config.steps * sum(lengths)
     print(
         f"\n**{title}**, {len(lengths)} self-edits, {tokens / len(lengths):.0f} tokens trained on "
         f"in each, pads {pads:.0%} of the positions in (c), medians of {repeats}\n\n{HEAD}"

@@ -17,8 +17,8 @@ import time
 
 import sealkit
 from sealkit.inner_loop import run_trials
-from sealkit.memo import processes, shared
-from sealkit.outer_loop import answers_to, e_step, m_step, write_self_edits
+from sealkit.outer_loop import answer_exams, e_step, m_step, write_self_edits
+from sealkit.runs.processes import broadcast, distributed_state
 from sealkit.tasks import knowledge
 
 BUSY = "import torch; a = torch.randn(1000, 1000)\nwhile True: a @ a"
@@ -27,7 +27,7 @@ COSTS = "exam", "self-edit", "trial", "kept self-edit"  # of which kinds `predic
 
 def seconds_of(function, *args):
     """(seconds, result), from when all processes are there."""
-    processes().wait_for_everyone()
+    distributed_state().wait_for_everyone()
     start = time.perf_counter()
     result = function(*args)
     return time.perf_counter() - start, result
@@ -38,20 +38,20 @@ def work(passages, k):
     handing a policy round; and by one process, of each exam, self-edit, trial and kept self-edit.
     """
     model, tokenizer = sealkit.load_quantized("bundled", "cpu")
-    recipe = sealkit.recipe_for(tokenizer)
-    policy = sealkit.Policy(sealkit.attach_policy(model, recipe), tokenizer, recipe)
+    config = sealkit.config_for(tokenizer)
+    policy = sealkit.Policy(sealkit.attach_policy(model, config), tokenizer, config)
     items = sealkit.load_passages("bundled", limit=passages)
     e_step(policy, knowledge, items[:1], 1, 1)
     seconds, (_, _, trials) = seconds_of(e_step, policy, knowledge, items, 1, k)
-    found = {"E-step": seconds, "turn": seconds_of(shared, policy.weights())[0]}
-    if processes().num_processes == 1:
+    found = {"E-step": seconds, "turn": seconds_of(broadcast, policy.weights())[0]}
+    if distributed_state().num_processes == 1:
         wanted = [(item, j) for item in items for j in range(k)]
         pairs = [(item, trial.self_edit) for item, own in zip(items, trials) for trial in own]
         kept = [
-            (knowledge.prompt(item, recipe), own[0].self_edit) for item, own in zip(items, trials)
+            (knowledge.prompt(item, config), own[0].self_edit) for item, own in zip(items, trials)
         ]
         tasks = {
-            "exam": (items, answers_to, policy, knowledge, items),
+            "exam": (items, answer_exams, policy, knowledge, items),
             "self-edit": (wanted, write_self_edits, policy, knowledge, wanted, (0, 1)),
             "trial": (pairs, run_trials, policy, knowledge, pairs),
             "kept self-edit": (kept, m_step, policy, kept),
@@ -68,8 +68,8 @@ def predicted(costs, passages, k, count):
     M-step, of one kept self-edit a passage, is done by one. Then each process that had a part hands
     round what it made; "turn": what that takes for a policy, which is more than for a part.
     """
-    recipe, e, turns = sealkit.Recipe(), 0.0, 1
-    widths = recipe.texts_per_pass, recipe.texts_per_pass, recipe.adapters_per_pass
+    config, e, turns = sealkit.Config(), 0.0, 1
+    widths = config.texts_per_pass, config.texts_per_pass, config.adapters_per_pass
     for name, number, width in zip(COSTS, (passages, passages * k, passages * (k + 1)), widths):
         parts = [min(width, number - start) for start in range(0, number, width)]
         e += costs[name] * max(sum(parts[rank::count]) for rank in range(count))
@@ -126,7 +126,7 @@ def main():
     args = parser.parse_args()
     if args.work:
         found = work(*args.work)
-        if processes().is_main_process:
+        if distributed_state().is_main_process:
             print(json.dumps(found))
         return
     print(f"On {os.cpu_count()} cores, medians of {args.repeats}\n")

@@ -42,7 +42,7 @@ GIB = 2**30
 T4_GIB = 14.7  # what a T4 leaves to programs
 BLOCK = 512  # bytes: torch's CUDA allocator rounds every tensor up to a multiple of it
 KINDS = ("weights", "policy", "adapters", "gradients", "Adam", "activations", "temporaries")
-REAL = knowledge.GENERAL  # `recipe_for` a model of the hub
+REAL = knowledge.GENERAL_CONFIG  # `config_for` a model of the hub
 
 
 class Ledger(TorchDispatchMode):
@@ -210,7 +210,7 @@ def train(policy, packed, ledger, optimizer=None):
     base, lora = tensors_of(policy.model)
     hooks = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
     try:
-        lessons = [Lesson([], policy.recipe.steps, policy.recipe.learning_rate)] * len(packed)
+        lessons = [Lesson([], policy.config.steps, policy.config.learning_rate)] * len(packed)
         rows = mock.patch("sealkit.inner_loop.pack", side_effect=packed)
         with rows, mock.patch("torch.optim.AdamW", optimizer or torch.optim.AdamW), ledger:
             ledger.label(base, "weights")
@@ -237,9 +237,9 @@ def computed(policy, k=5, tokens=512, optimizer=None, **changes):
 
     policy: from `on_meta`. changes: of its recipe.
     """
-    ledger, recipe = Ledger(), replace(policy.recipe, steps=2, **changes)
+    ledger, config = Ledger(), replace(policy.config, steps=2, **changes)
     with as_on_a_gpu():
-        train(replace(policy, recipe=recipe), rows_of(k, tokens), ledger, optimizer)
+        train(replace(policy, config=config), rows_of(k, tokens), ledger, optimizer)
     return ledger
 
 
@@ -350,9 +350,9 @@ def tables(config=None):
 def rewards(count):
     """Print what 8-bit Adam costs in reward: the bundled model, `count` passages, 5 trials each."""
     model, tokenizer = sealkit.load_quantized("bundled", "cpu")
-    recipe, first = sealkit.recipe_for(tokenizer), None
+    config, first = sealkit.config_for(tokenizer), None
     passages = sealkit.load_passages("bundled", "validation", count)
-    policy = sealkit.Policy(sealkit.attach_policy(model, recipe), tokenizer, recipe)
+    policy = sealkit.Policy(sealkit.attach_policy(model, config), tokenizer, config)
     edits = sealkit.generate_self_edits(policy.model, tokenizer, passages, 4)
     pairs = [(passage, edit) for passage, own in zip(passages, edits) for edit in ("", *own)]
     print(
@@ -389,17 +389,17 @@ def full_rows(k, dtype=torch.float16, device="cuda", config=None, **changes):
 
     changes: of a real model's recipe.
     """
-    choose, tokens = sealkit.loading.choose, 512
+    choose, tokens = sealkit.models.choice.choose, 512
 
     def in_dtype(*args):
         return replace(choose(*args), dtype=dtype, products=dtype)
 
-    with mock.patch("sealkit.loading.choose", in_dtype):
+    with mock.patch("sealkit.models.choice.choose", in_dtype):
         work = mistral_7b(k, config, sequences=10, length=tokens // 8, device=device)
-    prompts = work.policy.recipe.prompts  # short ones, and a vocabulary that has their words
-    recipe = replace(REAL, **{"prompts": prompts, "max_tokens": tokens} | changes)
-    work.policy.model.recipe = recipe
-    return replace(work.policy, recipe=recipe), work.pairs
+    prompts = work.policy.config.prompts  # short ones, and a vocabulary that has their words
+    config = replace(REAL, **{"prompts": prompts, "max_tokens": tokens} | changes)
+    work.policy.model.config = config
+    return replace(work.policy, config=config), work.pairs
 
 
 def peak_of(function, device):

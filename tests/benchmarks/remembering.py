@@ -10,15 +10,22 @@ python tests/benchmarks/remembering.py [--seed 0] [--streams 16] [--passages 40]
 import argparse
 from dataclasses import replace
 
+from sealkit.continual.stream.adapters import adapter_state_dict
+from sealkit.continual.stream.forgetting import Forgetting
+from sealkit.continual.stream.remedies import REMEDIES
+from sealkit.continual.stream.remembering import remembering
+from sealkit.continual.stream.stream import (
+    draw_streams,
+    first_edits,
+    fixed_edits,
+    learn_sequentially,
+    run_benchmark,
+)
+
 import sealkit
-from sealkit.continual import draw_streams, first_edits, forget, given, learn_in_turn
 from sealkit.evaluation import bootstrap_interval
-from sealkit.forgetting import Forgetting
-from sealkit.lora import weights_of
 from sealkit.outer_loop import seal
-from sealkit.policy import best_if_better
-from sealkit.remedies import REMEDIES
-from sealkit.remembering import remembering
+from sealkit.selection import keep_best_above_baseline
 from sealkit.tasks import knowledge
 
 WRITES = "first policy writes"  # and nothing else is done against forgetting
@@ -26,16 +33,18 @@ WRITES = "first policy writes"  # and nothing else is done against forgetting
 
 def studied(policy, earlier, seed):
     """Let the policy learn passages in turn, with all replayed, for good."""
-    edits = given(first_edits(policy, knowledge, [earlier], seed))
-    *_, end = learn_in_turn(policy, knowledge, [earlier], [seed], edits, REMEDIES["replay of all"])
-    policy.load(weights_of(end.memory[0], 0))
+    edits = fixed_edits(first_edits(policy, knowledge, [earlier], seed))
+    *_, end = learn_sequentially(
+        policy, knowledge, [earlier], [seed], edits, REMEDIES["replay of all"]
+    )
+    policy.load(adapter_state_dict(end.memory[0], 0))
     return end.exams(range(len(earlier)))[0].mean()
 
 
-def regraded(memo, task, pairs):
+def regraded(cache, task, pairs):
     """The E-step of `memo` as it is with another task's reward: the trials' answers are there."""
-    new = {("policy", 0): memo["policy", 0]}
-    for key, value in memo.items():
+    new = {("policy", 0): cache["policy", 0]}
+    for key, value in cache.items():
         if key[0] == "self-edit":
             new[key] = value
         elif key[0] == "trial":
@@ -45,13 +54,13 @@ def regraded(memo, task, pairs):
 
 def both_policies(policy, pairs, seed):
     """{reward: LoRA tensors after one iteration}; prints the mean reward of each."""
-    memo, weights = {}, {}
+    cache, weights = {}, {}
     for name, share in {"plain": 0.0, "remembering": 0.5}.items():
         task = remembering(knowledge, share)
-        memo = regraded(memo, task, pairs) if memo else memo
-        iteration = next(seal(policy, task, pairs, 5, seed, memo))
-        weights[name] = iteration.policy
-        alone = sum(iteration.alone) / len(pairs)
+        cache = regraded(cache, task, pairs) if cache else cache
+        iteration = next(seal(policy, task, pairs, 5, seed, cache))
+        weights[name] = iteration.weights
+        alone = sum(iteration.item_only_rewards) / len(pairs)
         print(
             f"{name}: mean reward {iteration.mean_reward:.1%}, passage only {alone:.1%}, ", end=""
         )
@@ -65,8 +74,10 @@ def main():
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
     model, tokenizer = sealkit.load_quantized("bundled")
-    recipe = replace(sealkit.recipe_for(tokenizer), keep=best_if_better)  # of either reward
-    policy = sealkit.Policy(sealkit.attach_policy(model, recipe, args.seed), tokenizer, recipe)
+    config = replace(
+        sealkit.config_for(tokenizer), keep=keep_best_above_baseline
+    )  # of either reward
+    policy = sealkit.Policy(sealkit.attach_policy(model, config, args.seed), tokenizer, config)
     earlier = sealkit.load_passages("bundled", "validation", 4)
     print(f"earlier passages, after learning them: {studied(policy, earlier, args.seed):.1%}")
     train = sealkit.load_passages("bundled", "train", args.passages)
@@ -78,7 +89,7 @@ def main():
     for name, weights in policies.items():
         policy.load(weights)
         one = {WRITES: REMEDIES[WRITES]}
-        rows[name] = forget(policy, knowledge, streams, one, args.seed).rows[WRITES]
+        rows[name] = run_benchmark(policy, knowledge, streams, one, args.seed).rows[WRITES]
     table = Forgetting(rows)
     print(table)
     for label, of in {"mean at the end": table.ends, "backward transfer": table.transfers}.items():

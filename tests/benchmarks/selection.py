@@ -13,26 +13,32 @@ from itertools import islice
 import sealkit
 from sealkit.inner_loop import run_trials
 from sealkit.outer_loop import seal
-from sealkit.policy import GOOD, best, best_if_better, every_better, every_good
+from sealkit.selection import (
+    THRESHOLD,
+    keep_above_threshold,
+    keep_all_above_baseline,
+    keep_best,
+    keep_best_above_baseline,
+)
 from sealkit.tasks import knowledge
 
 
 def best_if_good(rewards, alone):
     """The best one, if it earned GOOD and beats the trial without a self-edit."""
-    return [j for j in best_if_better(rewards, alone) if rewards[j] >= GOOD]
+    return [j for j in keep_best_above_baseline(rewards, alone) if rewards[j] >= THRESHOLD]
 
 
 def results(rule, seed, count):
     """[(kept, mean held-out reward)] of two iterations."""
     model, tokenizer = sealkit.load_quantized("bundled", "cpu")
-    recipe = replace(sealkit.recipe_for(tokenizer), keep=rule)
-    policy = sealkit.Policy(sealkit.attach_policy(model, recipe, seed), tokenizer, recipe)
+    config = replace(sealkit.config_for(tokenizer), keep=rule)
+    policy = sealkit.Policy(sealkit.attach_policy(model, config, seed), tokenizer, config)
     train = sealkit.load_passages("bundled", "train", limit=count)
     held_out = sealkit.load_passages("bundled", "validation", limit=count)
     iterations = list(islice(seal(policy, knowledge, train, 5, seed), 2))
     found = []
     for iteration in iterations:
-        policy.load(iteration.policy)
+        policy.load(iteration.weights)
         written = sealkit.generate_self_edits(policy.model, tokenizer, held_out, k=1, seed=0)
         pairs = [(passage, edit) for passage, (edit,) in zip(held_out, written)]
         rewards = [trial.reward for trial in run_trials(policy, knowledge, pairs)]
@@ -48,7 +54,13 @@ def main():
     seeds = range(args.seeds)
     print("| rule | kept in 1 | after iteration 1 | kept in 2 | after iteration 2 |")
     print("|---|---|---|---|---|")
-    for rule in best, best_if_better, every_better, best_if_good, every_good:
+    for rule in (
+        keep_best,
+        keep_best_above_baseline,
+        keep_all_above_baseline,
+        best_if_good,
+        keep_above_threshold,
+    ):
         runs = [results(rule, seed, args.passages) for seed in seeds]
         cells = []
         for t in range(2):

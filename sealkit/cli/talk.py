@@ -4,17 +4,19 @@ import sys
 
 import peft
 
-from .api import recipe_of
-from .continual import draw_streams
-from .inner_loop import answer, ask, sft
-from .loading import load_quantized
-from .lora import fork
-from .memo import ADAPTER, RunError, damaged
-from .outer_loop import fingerprint, write_self_edits
-from .page import wrapped
-from .policy import Policy, attach_policy
-from .tasks import knowledge
-from .tasks.passages import Passage, Question
+from ..api import config_of
+from ..continual.stream import draw_streams
+from ..inner_loop import answer, ask, sft
+from ..loading import load_quantized
+from ..lora import fork
+from ..outer_loop import write_self_edits
+from ..policy import Policy, attach_policy
+from ..runs.files import RunError, corrupt_file_error
+from ..runs.identity import fingerprint
+from ..runs.journal import ADAPTER
+from ..tasks import knowledge
+from ..tasks.passages import Passage, Question
+from .page import wrap
 
 
 def talk(record, number=1):
@@ -30,50 +32,50 @@ def talk(record, number=1):
         raise RunError(f"{folder} holds a run on puzzles: only what read passages can be asked.")
     if not (record.test and (record.iterations or remembers)):
         raise RunError(f"{folder} holds no finished iteration of the command line.")
-    items = learned(record) if remembers else record.test
+    items = learned_passages(record) if remembers else record.test
     if number > len(items):
         where = "in the first stream" if remembers else "held out"
         raise RunError(f"--passage {number}: there are {len(items)} {where}.")
-    policy, passage = policy_of(record), items[number - 1]
+    policy, passage = load_policy(record), items[number - 1]
     which = "Learned for good" if remembers else "Held out"
-    print(wrapped(f"{which}, {number} of {len(items)}: {passage.title}"))
-    print(wrapped(passage.text, "    "))
+    print(wrap(f"{which}, {number} of {len(items)}: {passage.title}"))
+    print(wrap(passage.text, "    "))
     if remembers:
-        adapters = memory(policy, record.folder / "memory")
+        adapters = load_memory(policy, record.folder / "memory")
     else:
-        adapters = trial(policy, passage, record)
+        adapters = learn_passage(policy, passage, record)
     print("Its exam would be:")
-    print(wrapped("\n".join(question.question for question in passage.questions), "    "))
+    print(wrap("\n".join(question.question for question in passage.questions), "    "))
     print("Ask it, without the passage; an empty line ends.")
-    for question in asked():
+    for question in read_questions():
         asks = Passage("", "", (Question(question, ("",)),))
-        prompts = knowledge.questions(asks, policy.recipe)
+        prompts = knowledge.questions(asks, policy.config)
         ((adapted,),), (before,) = ask(policy, adapters, [prompts]), answer(policy, prompts)
-        print(wrapped(f"adapted: {adapted}\nwithout: {before}", "    "), flush=True)
+        print(wrap(f"adapted: {adapted}\nwithout: {before}", "    "), flush=True)
 
 
-def trial(policy, passage, record):
+def learn_passage(policy, passage, record):
     """The adapter of a policy after SFT on a passage and the self-edit that it writes, printed."""
     seed = record.settings["seed"], "compare"
     (edit,) = write_self_edits(policy, knowledge, [(passage, 0)], seed)
     adapters = fork(policy.model, 1)
-    (losses,), _ = sft(policy, adapters, [knowledge.lesson(passage, edit, policy.recipe)])
+    (losses,), _ = sft(policy, adapters, [knowledge.lesson(passage, edit, policy.config)])
     print(f"Of it the policy after iteration {len(record.iterations)} wrote:")
-    print(wrapped(edit or "(nothing)", "    "))
+    print(wrap(edit or "(nothing)", "    "))
     print(f"and was finetuned on both, loss {losses[0]:.2f} → {losses[-1]:.2f}.")
     return adapters
 
 
-def learned(record):
+def learned_passages(record):
     """The passages of the first stream, which a run's `memory/` has learned."""
     streams, _, length = record.streams.matrix(record.streams.best()).shape
     return draw_streams(record.test, streams, length, record.settings["seed"])[0]
 
 
-def memory(policy, folder):
+def load_memory(policy, folder):
     """The adapter that a stream left in a folder; the policy stays as it is."""
     if not (folder / ADAPTER).is_file():
-        raise damaged(folder / ADAPTER, "it is gone")
+        raise corrupt_file_error(folder / ADAPTER, "it is gone")
     start = policy.weights()
     policy.load(peft.load_peft_weights(folder, device=str(policy.model.device)))
     adapters = fork(policy.model, 1)
@@ -81,20 +83,20 @@ def memory(policy, folder):
     return adapters
 
 
-def policy_of(record):
+def load_policy(record):
     """The Policy of a Record's last iteration, or a new one, on the model it was trained on."""
     model, tokenizer = load_quantized(record.command["model"])
     base = fingerprint(model.parameters())
     if base != record.settings["model"]:
         raise RunError(f"{str(record.folder)!r} was made on other weights than these of its model.")
-    recipe = recipe_of(model, tokenizer)
-    policy = Policy(attach_policy(model, recipe), tokenizer, recipe)
+    config = config_of(model, tokenizer)
+    policy = Policy(attach_policy(model, config), tokenizer, config)
     if record.iterations:
-        policy.load(record.iterations[-1].policy)
+        policy.load(record.iterations[-1].weights)
     return policy
 
 
-def asked():
+def read_questions():
     """Yield the questions that someone types, or that come through a pipe."""
     while True:
         try:

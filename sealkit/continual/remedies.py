@@ -1,7 +1,7 @@
 """Remedies against forgetting, as functions: (learner, lessons) -> the new memory; for a bank of
 adapters also a router, (learner, place, prompts) -> which adapter answers each prompt.
 
-learner: a `sealkit.continual.Learner`, k streams side by side. lessons: the k new ones. A memory is
+learner: a `sealkit.continual.stream.Learner`, k streams side by side. lessons: the k new ones. A memory is
 a list of k adapters side by side, the newest last. All take the same number of gradient steps.
 """
 
@@ -16,12 +16,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .inner_loop import collate, row_losses
-from .lora import fork, fresh, joined, mixed, side_by_side
-from .policy import encode, seed_of
+from ..inner_loop import collate, row_losses
+from ..lora import fork, side_by_side
+from ..policy import encode, seed_of
+from .adapters import concat_ranks, init_adapters, interpolate_adapters
 
 
-def plain(learner, lessons):
+def sequential(learner, lessons):
     """No remedy: θ ← SFT(θ, SE)."""
     return [learner.train(lessons)]
 
@@ -46,51 +47,51 @@ def gate(learner, lessons, budget=0.05):
     (old,), new, earlier = learner.memory, learner.train(lessons), range(len(learner.texts[0]))
     share = torch.ones(len(lessons))
     for least in (0.5, 0.25, 0.0) if earlier else ():
-        before, now = (learner.exams(earlier, [a]).mean(1) for a in (old, mixed(old, new, share)))
+        before, now = (
+            learner.exams(earlier, [a]).mean(1)
+            for a in (old, interpolate_adapters(old, new, share))
+        )
         share[torch.tensor(before - now > budget)] = least
-    return [mixed(old, new, share)]
+    return [interpolate_adapters(old, new, share)]
 
 
 def average(learner, lessons, share=0.5):
     """θ ← θ + share (θ' − θ)."""
     (old,), new = learner.memory, learner.train(lessons)
-    return [mixed(old, new, torch.full((len(lessons),), share))]
+    return [interpolate_adapters(old, new, torch.full((len(lessons),), share))]
 
 
 def orthogonal(learner, lessons, weight=0.5):
     """A LoRA more for each item, its A orthogonal to those before (O-LoRA, arXiv:2310.14152)."""
     (old,), done = learner.memory, len(learner.texts[0])
     like = fork(learner.policy.model, len(lessons))
-    new = fresh(like, [seed_of(seed, done) for seed in learner.seeds])
+    new = init_adapters(like, [seed_of(seed, done) for seed in learner.seeds])
 
     def overlap(adapters):
         pairs = [(old[name][0], A) for name, (A, _) in adapters.items()]
         return weight * sum((before @ A.mT).square().sum((1, 2)) for before, A in pairs)
 
     with side_by_side(learner.policy.model, old):
-        return [joined(old, learner.train(lessons, new, overlap))]
+        return [concat_ranks(old, learner.train(lessons, new, overlap))]
 
 
-def apart(learner, lessons):
+def adapter_bank(learner, lessons):
     """A bank: an adapter for each item, from the first policy."""
     return [*learner.memory, learner.train(lessons)]
 
 
-# --- Routers: (learner, place, prompts) -> for each prompt, which of the memory's adapters answers
-
-
-def newest(learner, place, prompts):
+def route_to_newest(learner, place, prompts):
     """The adapter that learned last: the only one, without a bank."""
     return [[len(learner.memory) - 1] * len(own) for own in prompts]
 
 
-def oracle(learner, place, prompts):
+def route_to_own(learner, place, prompts):
     """The item's own adapter; before it is learned, the first policy."""
     own = place + 1 if place + 1 < len(learner.memory) else 0
     return [[own] * len(some) for some in prompts]
 
 
-def by_words(learner, place, prompts):
+def route_by_words(learner, place, prompts):
     """The adapter whose lesson has most of the question's words, common ones counting less."""
 
     def words(text):
@@ -108,7 +109,7 @@ def by_words(learner, place, prompts):
 
 
 @torch.no_grad()
-def by_loss(learner, place, prompts):
+def route_by_loss(learner, place, prompts):
     """The adapter that finds the question likeliest."""
     policy, count = learner.policy, len(prompts[0])
     rows = [encode(policy.tokenizer, prompt)["input_ids"] for own in prompts for prompt in own]
@@ -126,13 +127,13 @@ class Remedy(NamedTuple):
     """How a new item is learned, which adapter answers, and whether θ writes as it changes."""
 
     learn: Callable
-    route: Callable = newest
+    route: Callable = route_to_newest
     anew: bool = False
 
 
 REMEDIES = {
-    "none": Remedy(plain, anew=True),
-    "first policy writes": Remedy(plain),
+    "none": Remedy(sequential, anew=True),
+    "first policy writes": Remedy(sequential),
     "replay of all": Remedy(partial(replay, count=None)),
     "replay of 3": Remedy(partial(replay, count=3)),
     "replay of the 3 best": Remedy(partial(replay, count=3, by="reward")),
@@ -140,7 +141,7 @@ REMEDIES = {
     "averaging": Remedy(average),
     "gate": Remedy(gate),
     "orthogonal LoRAs": Remedy(orthogonal),
-    "bank, by words": Remedy(apart, by_words),
-    "bank, by loss": Remedy(apart, by_loss),
-    "bank, oracle": Remedy(apart, oracle),
+    "bank, by words": Remedy(adapter_bank, route_by_words),
+    "bank, by loss": Remedy(adapter_bank, route_by_loss),
+    "bank, oracle": Remedy(adapter_bank, route_to_own),
 }

@@ -2,21 +2,26 @@
 
 import json
 import re
-from collections import Counter
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from .evaluation import Comparison
-from .forgetting import Forgetting
-from .inner_loop import Trial
-from .memo import Journal, RunError, damaged, write_json
-from .outer_loop import Iteration
-from .tasks import knowledge, puzzles
-from .tasks.passages import Passage, load_passages, save_passages
+from ..continual.forgetting import Forgetting
+from ..evaluation import Comparison
+from ..inner_loop import Trial
+from ..outer_loop import Iteration
+from ..runs.files import RunError, corrupt_file_error, write_json
+from ..runs.journal import Journal
+from ..tasks import knowledge, puzzles
+from ..tasks.passages import Passage, load_passages, save_passages
+from .rows import count_styles
 
 BEFORE = "self-edits before RL"
+
+
 AFTER = re.compile(r"after iteration \d+")
+
+
 SPLITS = "train", "test"
 
 
@@ -51,7 +56,7 @@ class Record:
         """{kind: number of self-edits of an iteration}, None if its passages are not known."""
         items = self.train or [None] * len(iteration.trials)
         known = self.train or self.task is puzzles  # which needs none of them
-        return styles_of(iteration, items, self.task) if known else None
+        return count_styles(iteration, items, self.task) if known else None
 
     @property
     def first(self):
@@ -67,16 +72,6 @@ class Record:
     def arms(self):
         """The names of the arms that are finished."""
         return list(self.comparison.scores) if self.comparison else []
-
-
-def styles_of(iteration, items, task=knowledge):
-    """{kind: number of an iteration's self-edits}, of the task's KINDS."""
-    found = Counter(
-        "invalid" if trial.reason else task.style(item, trial.self_edit)
-        for item, own in zip(items, iteration.trials)
-        for trial in own
-    )
-    return {kind: found[kind] for kind in task.KINDS}
 
 
 def note_command(folder, command, **passages):
@@ -104,7 +99,7 @@ def read_record(folder):
     try:
         iterations = tuple(iterations_of(journal, [passage.title for passage in train]))
     except KeyError as error:
-        raise damaged(journal.path, f"no line has the key {error}") from error
+        raise corrupt_file_error(journal.path, f"no line has the key {error}") from error
     parts = about["settings"], about["machine"], command, train, test, iterations
     return Record(folder, *parts, seconds, comparison, tried, streams)
 
@@ -117,7 +112,7 @@ def read_json(path):
             raise ValueError("no record of a run")
         return value
     except (OSError, ValueError, KeyError) as error:
-        raise damaged(path, repr(error)) from error
+        raise corrupt_file_error(path, repr(error)) from error
 
 
 def iterations_of(journal, names):
@@ -155,7 +150,7 @@ def arms_of(journal, count):
     """({arm: its Trials}, {arm: its rewards}) on the `count` passages of the last comparison."""
     found, tried, scores = {}, {}, {}
     for key, value in journal.items():
-        if key[0] == "arm" and key[2].startswith(f"{count + 1}, "):  # the recipe is digested too
+        if key[0] == "arm" and key[2].startswith(f"{count + 1}, "):  # the config is digested too
             found.setdefault(key[1], {}).setdefault(key[2], {})[key[3]] = value
     for arm in sorted(found, key="oracle".__eq__):  # last, also after more iterations
         values = list(found[arm].values())[-1]

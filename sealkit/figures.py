@@ -13,10 +13,17 @@ import matplotlib.pyplot as plt
 # Okabe and Ito's colours, which the colour-blind can tell apart, also on a dark ground; and grays
 # that differ from them in lightness.
 BLUE, ORANGE, GREEN, SKY = "#0072B2", "#E69F00", "#009E73", "#56B4E9"
+
+
 RED, PURPLE, GRAY, LIGHT = "#D55E00", "#CC79A7", "#A0A0A0", "#D0D0D0"
+
+
 PALETTE = BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GRAY
-COLUMNS = 80  # of a terminal
+
+
 QUESTIONS = {"passages": "questions", "puzzles": "test grids"}
+
+
 LEVELS = 12  # of reward that are drawn each by itself
 
 
@@ -45,7 +52,7 @@ def plot_rewards(history, ax=None, items="passages"):
     A bar is as long as there are self-edits of its reward; those kept for SFT are its blue part.
     """
     ax = ax or plt.subplots(figsize=(5, 3.8), layout="constrained")[1]
-    counts = [counted(iteration) for iteration in history.iterations]
+    counts = [count_rewards(iteration) for iteration in history.iterations]
     levels = sorted({level for one in counts for level, _ in one})
     most = max(sum(one[level, kept] for kept in (0, 1)) for one in counts for level in levels)
     height = 0.7 * min([b - a for a, b in zip(levels, levels[1:])] + [17])
@@ -54,7 +61,7 @@ def plot_rewards(history, ax=None, items="passages"):
         kept, others = ([0.72 * one[level, k] / most for level in levels] for k in (1, 0))
         ax.barh(levels, kept, height, left, color=BLUE, label="kept for SFT")
         ax.barh(levels, others, height, [left + w for w in kept], color=LIGHT, label="not kept")
-        middle, half = interval(iteration)
+        middle, half = mean_interval(iteration)
         ends = [[min(half, middle)], [min(half, 100 - middle)]]
         line = ax.errorbar(t + 0.41, middle, ends, fmt="D", ms=4, color="black", capsize=3)
         ax.text(t + 0.41, middle + half + 2, f"{middle:.0f}%", ha="center", va="bottom")
@@ -69,7 +76,7 @@ def plot_rewards(history, ax=None, items="passages"):
     return ax
 
 
-def counted(iteration):
+def count_rewards(iteration):
     """Counter of (reward in %, whether kept) of an iteration's self-edits; many values in tens."""
     pairs = [
         (100 * trial.reward, (i, j) in iteration.kept)
@@ -81,14 +88,14 @@ def counted(iteration):
     return Counter(pairs)
 
 
-def interval(iteration):
+def mean_interval(iteration):
     """(mean, half-width of its 95% interval over passages) of the rewards, in %."""
     means = [100 * mean(trial.reward for trial in own) for own in iteration.trials]
     return mean(means), 1.96 * stdev(means) / sqrt(len(means)) if len(means) > 1 else 0.0
 
 
 @dataclass(frozen=True)
-class Described:
+class FigureWithAltText:
     """A figure as PNG, with a text for those who do not see it; a notebook shows both."""
 
     png: bytes
@@ -109,10 +116,10 @@ def describe(figure, text):
     figure, file = getattr(figure, "figure", figure), BytesIO()
     figure.savefig(file, format="png", dpi=100, bbox_inches="tight")
     plt.close(figure)
-    return Described(file.getvalue(), text)
+    return FigureWithAltText(file.getvalue(), text)
 
 
-def draw(history, comparison, path, items="passages"):
+def draw_run(history, comparison, path, items="passages"):
     """The figure of a run in a file: rewards in training, arms on held-out items if there are.
 
     path: or an open file. items: what they are called. Black lines and letters, on no ground: a
@@ -124,64 +131,13 @@ def draw(history, comparison, path, items="passages"):
     plot_rewards(history, axes[0], items).set_title(f"training {items}", fontsize="medium")
     if comparison is not None:
         plot_comparison(comparison, axes[1], items)
-    save(figure, path)
+    save_figure(figure, path)
 
 
-def save(figure, path):
+def save_figure(figure, path):
     """Close a figure and write it to a file: PNG on white; else, also to an open file, SVG."""
     svg = getattr(path, "suffix", ".svg") == ".svg"
     how = {"transparent": True, "metadata": {"Date": None}} if svg else {"dpi": 120}
     with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sealkit"}):
         figure.savefig(path, format="svg" if svg else "png", **how)
     plt.close(figure)
-
-
-def row_head(styles=(), item="passage"):
-    """The line above `row`s: with a column for the share of each style."""
-    names = "".join(f" {style[:4]:>4}" for style in styles)
-    return f"iter  reward{f'{item} only':>14}     kept          loss  seconds{names}"
-
-
-def row(iteration, seconds=None, styles=None):
-    """An Iteration in one line of at most COLUMNS: its rewards, M-step and styles.
-
-    seconds: that it took. styles: {style: number of self-edits}.
-    """
-    tried = sum(map(len, iteration.trials))
-    alone, kept = mean(iteration.alone), f"{len(iteration.kept)}/{tried}"
-    losses = [f"{loss:.2f}" for loss in (iteration.losses[:1] + iteration.losses[-1:])]
-    shares = "".join(f" {count / tried:4.0%}" for count in (styles or {}).values())
-    spent = "" if seconds is None else f"{seconds:.0f}"
-    said = f"{iteration.number:4} {iteration.mean_reward:7.1%} {alone:13.1%} {kept:>8}"
-    return f"{said} {' → '.join(losses) or 'unchanged':>13} {spent:>8}{shares}"
-
-
-def story(iteration, item="passage"):
-    """The log of an Iteration: rewards of each item, loss and reward of each self-edit, update."""
-    count, k = len(iteration.trials), len(iteration.trials[0])
-    title = f"--- SEAL iteration {iteration.number} (ReSTEM): {count} {item}s"
-    lines = [f"{title}, {k} self-edits each ---"]
-    for i, (name, trials) in enumerate(zip(iteration.names, iteration.trials)):
-        before, alone = f"closed book {iteration.before[i]:.0%}", f"{iteration.alone[i]:.0%}"
-        lines.append(
-            f"{item.title()} {i + 1}/{count} {excerpt(name)}: {before}, {item} only {alone}"
-        )
-        for j, trial in enumerate(trials):
-            said = f"    QLoRA SFT on self-edit {j + 1} {excerpt(trial.self_edit)}: "
-            said += trial.reason or f"loss {trial.losses[0]:.2f} → {trial.losses[-1]:.2f}"
-            kept = " (kept)" if (i, j) in iteration.kept else ""
-            lines.append(f"{said}, reward {trial.reward:.0%}{kept}")
-    alone = sum(iteration.alone) / count
-    lines.append(f"Mean reward {iteration.mean_reward:.1%}, {item} only {alone:.1%}.")
-    if iteration.kept:
-        kept, losses = len(iteration.kept), iteration.losses
-        lines[-1] += f" Policy updated: SFT of its LoRA on {kept} self-edits,"
-        lines[-1] += f" loss {losses[0]:.2f} → {losses[-1]:.2f}."
-    else:
-        lines[-1] += f" No self-edit beat the {item} alone: policy unchanged."
-    return "\n".join([*lines, ""])
-
-
-def excerpt(text, width=48):
-    """The start of a text, quoted, on one line, with control characters escaped: safe to print."""
-    return repr(text if len(text) <= width else text[: width - 1] + "…")

@@ -20,8 +20,8 @@ def remembering(task, share=0.5):
     0.5
     """
 
-    def questions(pair, recipe, in_context=False):
-        asked = [task.questions(one, recipe, in_context) for one in (pair[0], *pair[1])]
+    def questions(pair, config, in_context=False):
+        asked = [task.questions(one, config, in_context) for one in (pair[0], *pair[1])]
         return [prompt for prompts in asked for prompt in prompts]
 
     def reward(pair, answers):
@@ -34,8 +34,8 @@ def remembering(task, share=0.5):
     return SimpleNamespace(
         __name__=f"{task.__name__}, remembering {share}",
         name=lambda pair: task.name(pair[0]),
-        prompt=lambda pair, recipe, style=None: task.prompt(pair[0], recipe, style),
-        lesson=lambda pair, edit, recipe: task.lesson(pair[0], edit, recipe),
+        prompt=lambda pair, config, style=None: task.prompt(pair[0], config, style),
+        lesson=lambda pair, edit, config: task.lesson(pair[0], edit, config),
         questions=questions,
         reward=reward,
     )

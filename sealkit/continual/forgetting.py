@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import numpy as np
 
-from .evaluation import bootstrap_interval
+from ..evaluation import bootstrap_interval
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,14 @@ class Forgetting:
     def __str__(self):
         width = max(13, *map(len, self.rows))
         lines = [f"{'':<{width}} {'at the end, %':19} just kept backward transfer"]
-        lines.append(f"{'never adapted':<{width}} {interval(self.control())}")
+        lines.append(f"{'never adapted':<{width}} {format_interval(self.control())}")
         for remedy in self.rows:
             shares = f"{self.learned(remedy).mean():4.0%} {self.kept(remedy):4.0%}"
-            ends = interval(self.end(remedy)), shares, interval(self.backward_transfer(remedy), "+")
+            ends = (
+                format_interval(self.end(remedy)),
+                shares,
+                format_interval(self.backward_transfer(remedy), "+"),
+            )
             lines.append(" ".join([f"{remedy:<{width}}", *ends]))
         lines.append(f"{'':<{width}}" + "".join(f"{what:>8}" for what in (*COSTS, "routed")))
         for remedy, rows in self.rows.items():
@@ -93,10 +97,12 @@ class Forgetting:
 
 
 COSTS = "steps", "tokens", "seconds", "bytes"
+
+
 NOTE = "(95% bootstrap intervals over streams. Costs are ratios to the first row.)"
 
 
-def interval(values, sign=""):
+def format_interval(values, sign=""):
     """Mean, low and high of shares as points: "17.4 [14.1, 20.5]"."""
     mean, low, high = (100 * value for value in values)
     return f"{mean:{sign}5.1f} [{low:{sign}5.1f}, {high:{sign}5.1f}]"
@@ -105,7 +111,7 @@ def interval(values, sign=""):
 def plot_forgetting(forgetting, remedies=None):
     """A heat map of each remedy's matrix, mean over streams, in percent: a matplotlib Figure.
 
-    What it shows in words, for those who cannot see it, is `in_words`.
+    What it shows in words, for those who cannot see it, is `alt_text`.
     """
     remedies = list(remedies or forgetting.rows)
     width = 0.36 * forgetting.matrix(remedies[0]).shape[2] + 0.3
@@ -137,7 +143,7 @@ def heat_map(percent, ax):
     return image
 
 
-def in_words(forgetting, remedies=None):
+def alt_text(forgetting, remedies=None):
     """The text that stands for `plot_forgetting`'s figure: str, a sentence for each remedy.
 
     >>> row = {"accuracy": [[0.0, 0.0], [0.8, 0.1], [0.4, 0.6]], "routed": None}

@@ -14,17 +14,24 @@ from itertools import islice
 import numpy as np
 import torch
 
-from .evaluation import Arms
+from ..evaluation import Arms
+from ..inner_loop import ask, sft
+from ..lora import fork, side_by_side
+from ..outer_loop import write_self_edits
+from ..policy import Policy, seed_of
+from ..runs.cache import compute_missing
+from ..runs.files import write_json
+from ..runs.identity import open_run_cache
+from .adapters import adapter_state_dict, clone_adapters, interpolate_adapters
 from .forgetting import Forgetting
-from .inner_loop import ask, sft
-from .lora import again, fork, mixed, side_by_side, weights_of
-from .memo import remembered, write_json
-from .outer_loop import memo_of, write_self_edits
-from .policy import Policy, seed_of
-from .remedies import REMEDIES, newest, oracle
+from .remedies import REMEDIES, route_to_newest, route_to_own
 
-AHEAD = 1  # so many items that are not yet learned are examined too
-WIDTH = 8  # streams side by side, so that two processes and a resumed run have parts to share
+LOOKAHEAD = 1  # so many items that are not yet learned are examined too
+
+
+STREAMS_PER_PASS = (
+    8  # streams side by side, so that two processes and a resumed run have parts to share
+)
 
 
 def draw_streams(items, count=16, length=8, seed=0):
@@ -61,30 +68,30 @@ class Learner:
 
     def train(self, lessons, start=None, penalty=None):
         """The adapters after SFT of a copy of `start` (the memory's first), a lesson for each."""
-        start, recipe = start or self.memory[0], self.policy.recipe
-        adapters = again(start)
-        room = recipe.max_tokens * (1 + len(self.texts[0]))  # for those replayed, too
-        policy = replace(self.policy, recipe=replace(recipe, max_tokens=room))
+        start, config = start or self.memory[0], self.policy.config
+        adapters = clone_adapters(start)
+        room = config.max_tokens * (1 + len(self.texts[0]))  # for those replayed, too
+        policy = replace(self.policy, config=replace(config, max_tokens=room))
         losses, tokens = sft(policy, adapters, lessons, penalty)
         for own, lesson, count in zip(self.spent, lessons, tokens):
             own.update(steps=lesson.steps, tokens=lesson.steps * count)
         sound = torch.tensor(losses).isfinite().all(1).float()
-        return mixed(start, adapters, sound)  # one that diverged has learned nothing
+        return interpolate_adapters(start, adapters, sound)  # one that diverged has learned nothing
 
-    def exams(self, places, memory=None, route=newest):
+    def exams(self, places, memory=None, route=route_to_newest):
         """Rewards (k, places) of the items at some places of the streams.
 
-        Their questions are asked side by side, up to the recipe's `texts_per_pass`.
+        Their questions are asked side by side, up to the config's `texts_per_pass`.
         """
         learner, done = replace(self, memory=memory or self.memory), []
         asked = [[self.questions(own[p]) for own in self.streams] for p in places]
         routes = [route(learner, *pair) for pair in zip(places, asked)]
         most = max(sum(map(len, prompts)) for prompts in asked)
-        width = max(1, self.policy.recipe.texts_per_pass // most)
+        width = max(1, self.policy.config.texts_per_pass // most)
         for n in range(0, len(places), width):
             parts = routes[n : n + width], asked[n : n + width]
             ways, prompts = ([sum(own, []) for own in zip(*part)] for part in parts)
-            said = list(map(iter, answers(self.policy, learner.memory, ways, prompts)))
+            said = list(map(iter, answer_routed(self.policy, learner.memory, ways, prompts)))
             for place, own in zip(places[n : n + width], asked[n : n + width]):
                 told = [list(islice(one, len(some))) for one, some in zip(said, own)]
                 items = (stream[place] for stream in self.streams)
@@ -93,10 +100,10 @@ class Learner:
 
     def questions(self, item):
         """The prompts of an item's closed-book exam, list[str]."""
-        return self.task.questions(item, self.policy.recipe)
+        return self.task.questions(item, self.policy.config)
 
 
-def answers(policy, memory, routes, prompts):
+def answer_routed(policy, memory, routes, prompts):
     """Stream i's answers to its own prompts, each by the adapter of the memory that its route says.
 
     routes, prompts: k lists, of ints and of str. Returns k lists of str.
@@ -111,19 +118,21 @@ def answers(policy, memory, routes, prompts):
     return said
 
 
-def given(edits):
+def fixed_edits(edits):
     """A writer whose self-edits are there already: for each stream, one for each item."""
     return lambda learner, place: [own[place] for own in edits]
 
 
-def anew(learner, place, style=None):
+def write_on_policy(learner, place, style=None):
     """SE ~ LM_θ( · | C), written by the policy as it is after all that was learned."""
     wanted = [(stream[place], seed) for stream, seed in zip(learner.streams, learner.seeds)]
     with side_by_side(learner.policy.model, learner.memory[-1]):
         return write_self_edits(learner.policy, learner.task, wanted, "stream", style)
 
 
-def learn_in_turn(policy, task, streams, seeds, write=anew, remedy=REMEDIES["none"]):
+def learn_sequentially(
+    policy, task, streams, seeds, write=write_on_policy, remedy=REMEDIES["none"]
+):
     """The Learner before any item and after each, k streams side by side: a generator.
 
     seeds: an int for each stream. write: (learner, place) -> a self-edit for each stream.
@@ -133,7 +142,7 @@ def learn_in_turn(policy, task, streams, seeds, write=anew, remedy=REMEDIES["non
     yield (learner := Learner(policy, task, streams, [start], none, none, list(seeds), spent))
     for place, items in enumerate(zip(*streams)):
         pairs, began = list(zip(items, write(learner, place))), time.process_time()
-        lessons = [task.lesson(*pair, policy.recipe) for pair in pairs]
+        lessons = [task.lesson(*pair, policy.config) for pair in pairs]
         learner = replace(learner, memory=remedy.learn(learner, lessons))  # θ ← θ' = SFT(θ, SE)
         seconds = (time.process_time() - began) / len(streams)
         for own in spent:
@@ -145,58 +154,71 @@ def learn_in_turn(policy, task, streams, seeds, write=anew, remedy=REMEDIES["non
         yield (learner := replace(learner, earned=earned))
 
 
-def forget(policy, task, streams, remedies=REMEDIES, seed=0, style=None, memo=None):
+def run_benchmark(policy, task, streams, remedies=REMEDIES, seed=0, style=None, cache=None):
     """The Forgetting of each remedy on the same streams. Leaves the policy as it is.
 
     The policy as it came writes all self-edits, once for all remedies; only where a remedy says
-    `anew` does the policy write as it is by then. style: of the self-edits. memo: see `remembered`.
+    `write_on_policy` does the policy write as it is by then. style: of the self-edits. cache: see `compute_missing`.
     """
-    memo, recipe = {} if memo is None else memo, policy.recipe
-    seeds, edits = seeds_of(seed, streams), first_edits(policy, task, streams, seed, style, memo)
-    rows, width = {}, min(recipe.adapters_per_pass, WIDTH)
+    cache, config = {} if cache is None else cache, policy.config
+    seeds, edits = (
+        stream_seeds(seed, streams),
+        first_edits(policy, task, streams, seed, style, cache),
+    )
+    rows, width = {}, min(config.adapters_per_pass, STREAMS_PER_PASS)
     for name, remedy in remedies.items():
 
         def compute(keys, remedy=remedy):
             at = [i for *_, i in keys]
-            write = partial(anew, style=style) if remedy.anew else given([edits[i] for i in at])
+            write = (
+                partial(write_on_policy, style=style)
+                if remedy.anew
+                else fixed_edits([edits[i] for i in at])
+            )
             some, own = [streams[i] for i in at], [seeds[i] for i in at]
-            return course(learn_in_turn(policy, task, some, own, write, remedy), remedy.route)
+            return evaluate_stream(
+                learn_sequentially(policy, task, some, own, write, remedy), remedy.route
+            )
 
-        keys = Arms(policy, task, list(zip(streams, edits)), seed, memo).keys(f"stream, {name}")
-        rows[name] = remembered(memo, keys, compute, width, f"streams: {name}")
+        keys = Arms(policy, task, list(zip(streams, edits)), seed, cache).keys(f"stream, {name}")
+        rows[name] = compute_missing(cache, keys, compute, width, f"streams: {name}")
     return Forgetting(rows)
 
 
-def seeds_of(seed, streams):
+def stream_seeds(seed, streams):
     """A seed for each stream, list[int]."""
     return [seed_of(seed, s) for s in range(len(streams))]
 
 
-def first_edits(policy, task, streams, seed=0, style=None, memo=None):
+def first_edits(policy, task, streams, seed=0, style=None, cache=None):
     """The self-edits that the policy as it is writes for all items: a list for each stream."""
-    seeds, memo = seeds_of(seed, streams), {} if memo is None else memo
+    seeds, cache = stream_seeds(seed, streams), {} if cache is None else cache
     wanted = [(item, seed) for stream, seed in zip(streams, seeds) for item in stream]
 
     def compute(keys):
         return write_self_edits(policy, task, [wanted[i] for *_, i in keys], "stream", style)
 
-    keys = Arms(policy, task, wanted, seed, memo).keys(f"self-edits of streams, {style}")
-    texts = iter(remembered(memo, keys, compute, policy.recipe.texts_per_pass))
+    keys = Arms(policy, task, wanted, seed, cache).keys(f"self-edits of streams, {style}")
+    texts = iter(compute_missing(cache, keys, compute, policy.config.texts_per_pass))
     return [[next(texts) for _ in stream] for stream in streams]
 
 
-def course(learners, route):
-    """The dicts of a Forgetting, one for each stream, of what `learn_in_turn` yields."""
+def evaluate_stream(learners, route):
+    """The dicts of a Forgetting, one for each stream, of what `learn_sequentially` yields."""
     exams = []
     for learned, learner in enumerate(learners):
         length = len(learner.streams[0])
-        places = range(min(learned + AHEAD, length) if learned else length)
+        places = range(min(learned + LOOKAHEAD, length) if learned else length)
         rewards = learner.exams(places, route=route)
         exams.append(np.pad(rewards, ((0, 0), (0, length - len(places))), constant_values=np.nan))
     size = sum(
         tensor[0].nbytes for one in learner.memory for pair in one.values() for tensor in pair
     )
-    routed = routing(learner, route) if len(learner.memory) > 1 else [None] * len(learner.streams)
+    routed = (
+        routing_accuracy(learner, route)
+        if len(learner.memory) > 1
+        else [None] * len(learner.streams)
+    )
     accuracy = np.stack(exams, 1)
     accuracy = np.where(np.isnan(accuracy), None, accuracy).tolist()
     return [
@@ -205,31 +227,31 @@ def course(learners, route):
     ]
 
 
-def routing(learner, route):
+def routing_accuracy(learner, route):
     """For each stream, the share of all questions that go to the adapter of their own item."""
     right = []
     for place in range(len(learner.streams[0])):
         prompts = [learner.questions(stream[place]) for stream in learner.streams]
-        pairs = zip(route(learner, place, prompts), oracle(learner, place, prompts))
+        pairs = zip(route(learner, place, prompts), route_to_own(learner, place, prompts))
         right.append([np.mean(np.equal(*pair)) for pair in pairs])
     return np.mean(right, 0).tolist()
 
 
 def study(policy, task, streams, folder, seed=0, style=None):
-    """`forget` with every remedy, kept in a run's folder, and the memory of the best adapter.
+    """`run_benchmark` with every remedy, kept in a run's folder, and the memory of the best adapter.
 
     folder: receives `results.json`, and `memory/`: what the best remedy with one adapter made of
     the first stream, a stock PEFT adapter. Goes on where it stopped. Returns the Forgetting; the
     policy is left with that memory.
     """
-    with memo_of(folder, policy, task, streams, len(streams), seed) as memo:
-        table = forget(policy, task, streams, REMEDIES, seed, style, memo)
+    with open_run_cache(folder, policy, task, streams, len(streams), seed) as cache:
+        table = run_benchmark(policy, task, streams, REMEDIES, seed, style, cache)
         best = table.best()
-        edits = first_edits(policy, task, streams, seed, style, memo)
-    write = partial(anew, style=style) if REMEDIES[best].anew else given(edits[:1])
-    seeds = seeds_of(seed, streams[:1])
-    *_, last = learn_in_turn(policy, task, streams[:1], seeds, write, REMEDIES[best])
-    policy.load(weights_of(last.memory[0], 0))
+        edits = first_edits(policy, task, streams, seed, style, cache)
+    write = partial(write_on_policy, style=style) if REMEDIES[best].anew else fixed_edits(edits[:1])
+    seeds = stream_seeds(seed, streams[:1])
+    *_, last = learn_sequentially(policy, task, streams[:1], seeds, write, REMEDIES[best])
+    policy.load(adapter_state_dict(last.memory[0], 0))
     policy.model.save_pretrained(folder / "memory")
     write_json(folder / "results.json", table.rows)
     return table

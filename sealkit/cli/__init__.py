@@ -1,0 +1,1 @@
+"""The command line, its reports of a run, and `ask`. Imported by `__main__` alone."""

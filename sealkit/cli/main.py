@@ -1,0 +1,302 @@
+"""SEAL, from loading a model in 4 bits to a table of arms on held-out passages."""
+
+import argparse
+import os
+import re
+import shlex
+import sys
+import time
+from itertools import count, islice
+from pathlib import Path
+
+import matplotlib
+import torch
+
+from ..continual.stream import draw_streams, study
+from ..estimate import can_read, estimate_run
+from ..evaluation import compare_arms
+from ..loading import load_quantized, weight_bytes
+from ..models.choice import environment, model_name
+from ..outer_loop import format_log, seal
+from ..policy import Policy, attach_policy
+from ..runs.files import RunError, os_errors_as_run_error, write_json, write_text
+from ..runs.identity import open_run_cache
+from ..runs.processes import broadcast, distributed_state
+from ..tasks import knowledge, puzzles
+from ..tasks.few_shot import compare_recipes
+from ..tasks.passages import load_passages, source_for
+from .page import (
+    command_of,
+    draw_record,
+    format_results,
+    format_rows,
+    wrap,
+    write_page,
+    write_picture,
+)
+from .record import BEFORE, note_command, read_record
+from .rows import count_styles, format_header, format_row
+from .talk import talk
+
+HELP = {
+    "model": "'bundled', a folder or a hub id (default: $SEALKIT_MODEL, else bundled)",
+    "data": "'bundled', 'squad', or a file of passages, of which the last titles, a quarter, are "
+    "held out (default: $SEALKIT_DATA, else what goes with the model)",
+    "seed": "of all that is drawn (default: 0)",
+    "iterations": "ReSTEM iterations (default: 2)",
+    "self-edits": "self-edits per passage (default: 5)",
+    "passages": "training passages, at most (default: 40; 60 puzzles)",
+    "held-out": "test passages of the table, at most (default: 60)",
+    "styles": "add an arm for each single style of prompt, without RL",
+    "task": "'knowledge', passages (default); 'puzzles', whose self-edits are training recipes "
+    "(--data is then 'bundled' or ARC's JSON); 'stream', passages learned for good, in turn",
+    "streams": "streams of eight test passages, with --task stream (default: 16)",
+    "verbose": "print what log.txt holds too: a line for each self-edit",
+    "output": "the run's folder; one that holds it already goes on (default: the next runs/N)",
+    "show": "print and draw a past run, from its folder alone",
+    "ask": "let the policy of a past run study a passage held out, and ask it questions",
+    "picture": "also write the drawing of the loop, an SVG, with texts of this run",
+    "passage": "which of the passages held out (default: 1)",
+}
+
+
+EXAMPLES = """examples:
+  python -m sealkit                         the bundled model on its own world
+  python -m sealkit --held-out 120 --styles --seed 1
+  python -m sealkit --output runs/1 --iterations 3       go on with runs/1
+  python -m sealkit --data mine.jsonl --passages 20
+  python -m sealkit --task stream           passages learned for good, in turn
+  python -m sealkit --task puzzles          self-edits are training recipes
+  python -m sealkit --model mistralai/Mistral-7B-v0.1    a GPU of 14 GiB, SQuAD
+  python -m sealkit show runs/1
+  python -m sealkit ask runs/1 --passage 2
+"""
+
+
+OUT_OF_MEMORY = (
+    "memory ran out, even with one self-edit at a time: free the GPU of other programs, or take a "
+    "smaller model with --model. What was finished is kept."
+)
+
+
+OPTIONS = {"k": "--self-edits", "seed": "--seed", "model": "--model"}
+
+
+OPTIONS |= {"items": "what --data and --passages give"}  # as `describe_differences` names them
+
+
+def main(words=None):
+    """The command line; returns the exit status: 2 and one sentence on stderr for bad input."""
+    matplotlib.use("Agg")
+    for stream in (sys.stdout, sys.stderr):  # in a notebook or a test, of another kind
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal or a pipe may know no arrows
+    args, status = parse_arguments(words), 2
+    if distributed_state().process_index:  # the first one tells
+        sys.stdout = open(os.devnull, "w")
+    try:
+        return args.act(args)
+    except torch.OutOfMemoryError:
+        said = OUT_OF_MEMORY
+    except (ValueError, OSError, RunError, FloatingPointError) as error:
+        named = rf"(?<=[(;] |.\()\b({'|'.join(OPTIONS)})(?= is .* there and )"
+        said = re.sub(named, lambda found: OPTIONS[found[1]], str(error))
+    except KeyboardInterrupt:
+        if args.act in (show, ask):
+            return 130
+        again = ["python", "-m", "sealkit", *(sys.argv[1:] if words is None else words)]
+        again += [] if "--output" in " ".join(again) else ["--output", str(args.output)]
+        status, said = 130, f"nothing that was finished is lost; to go on: {shlex.join(again)}"
+    print(f"python -m sealkit: {said}", file=sys.stderr)
+    return status
+
+
+def positive_int(text):
+    """A whole number from 1 on, or argparse's error."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
+def data_source(text):
+    """Where passages come from, or argparse's error."""
+    if text not in ("bundled", "squad") and not Path(text).exists():
+        raise argparse.ArgumentTypeError(f"there is no file {text!r}")
+    return text
+
+
+def parse_arguments(words):
+    """The command line, parsed: what makes no run is refused, the first such word first."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m sealkit", description=__doc__, epilog=EXAMPLES, formatter_class=raw
+    )
+    parser.set_defaults(act=run)
+    parser.add_argument("--model", help=HELP["model"])
+    parser.add_argument("--data", type=data_source, metavar="squad|FILE", help=HELP["data"])
+    parser.add_argument("--seed", type=int, default=0, help=HELP["seed"])
+    sizes = {"iterations": 2, "self-edits": 5, "passages": None, "held-out": 60, "streams": 16}
+    for name, default in sizes.items():
+        parser.add_argument(
+            f"--{name}", type=positive_int, default=default, metavar="N", help=HELP[name]
+        )
+    parser.add_argument("--styles", action="store_true", help=HELP["styles"])
+    parser.add_argument(
+        "--task", choices=("knowledge", "puzzles", "stream"), default="knowledge", help=HELP["task"]
+    )
+    parser.add_argument("--verbose", action="store_true", help=HELP["verbose"])
+    parser.add_argument("--output", type=Path, help=HELP["output"])
+    others = parser.add_subparsers(title="past runs", metavar="show|ask")
+    for name, act in {"show": show, "ask": ask}.items():
+        other = others.add_parser(name, help=HELP[name], description=HELP[name])
+        other.add_argument("folder", type=Path, help="the run's folder, such as runs/1")
+        other.set_defaults(act=act)
+    others.choices["show"].add_argument(
+        "--picture", type=Path, metavar="FILE", help=HELP["picture"]
+    )
+    other.add_argument("--passage", type=positive_int, default=1, metavar="N", help=HELP["passage"])
+    args = parser.parse_args(words)
+    args.passages = args.passages or (60 if args.task == "puzzles" else 40)
+    known = args.data in (None, "bundled", "squad") or Path(args.data).is_file()
+    if not known and args.task != "puzzles":  # which may be a folder, too
+        parser.error(f"argument --data: there is no file {args.data!r}")
+    args.domain = puzzles if args.task == "puzzles" else knowledge
+    args.act = run_stream if args.task == "stream" and args.act is run else args.act
+    new = next(path for n in count(1) if not (path := Path(f"runs/{n}")).exists())
+    args.output = broadcast(args.output or new)
+    return args
+
+
+def load_inputs(args, tell):
+    """Policy, items to train on and to test on; tells what they are."""
+    name, task, read, others = args.model, args.domain, load_passages, "others"
+    if task is puzzles:
+        name = "puzzles" if model_name(name) == "bundled" else name
+        args.data, read, others = args.data or "bundled", puzzles.load_puzzles, "of other families"
+    args.data = args.data or source_for(name)
+    try:
+        model, tokenizer = load_quantized(name)
+        train = read(args.data, "train", args.passages)
+        test = read(args.data, "test", args.held_out)
+    except RuntimeError as error:  # says what this machine lacks
+        raise RunError(error) from error
+    held, plain = (f"{count / 1e6:.2f}" for count in weight_bytes(model))
+    tell(environment(name))
+    tell(f"In 4 bits (NF4, double quantization): {held} MB of weights, {plain} in 16 bits.")
+    what = f"{task.NOUN}s of {args.data}".capitalize()
+    tell(f"{what}: {len(train)} to train on, {len(test)} {others} to test on.")
+    sizes = ("passages", args.passages, train), ("held-out", args.held_out, test)
+    for option, asked, there in sizes:
+        if len(there) < asked:
+            tell(f"(--{option} {asked}: there are {len(there)}, all are taken.)")
+    config = task.recipe_for(tokenizer)
+    return Policy(attach_policy(model, config, args.seed), tokenizer, config), train, test
+
+
+def make_logger(args):
+    """(a function that prints what it is told, the list of all that it was told in full)."""
+    log = []
+
+    def tell(short, full=None):
+        log.append(full or short)
+        print(full if args.verbose and full else wrap(short), flush=True)
+
+    return tell, log
+
+
+def run(args):
+    """SEAL as `args` say, then its arms: prints a row an iteration, writes the run's folder."""
+    (tell, log), start, seed, k = make_logger(args), time.time(), args.seed, args.self_edits
+    policy, train, test = load_inputs(args, tell)
+    task, passages, noun = args.domain, {"train": train, "test": test}, args.domain.NOUN
+    styles = policy.config.prompts.styles if args.styles and task is knowledge else ()
+    if task is knowledge and not (args.output / "run.json").exists():
+        of, exams = (policy.model, policy.tokenizer, train), args.iterations + len(styles) + 3
+        tell(str(estimate_run(*of, args.iterations, k, exams * len(test))))
+        tell(can_read(*of))
+    with open_run_cache(args.output, policy, task, train, k, seed) as cache:
+        note_command(args.output, run_options(args), **(passages if task is knowledge else {}))
+        policies = {BEFORE: None}
+        tell(f"\n{format_header(task.KINDS, noun)}")
+        for iteration in time_iterations(seal(policy, task, train, k, seed, cache), args, cache):
+            kinds = count_styles(iteration, train, task)
+            told = format_row(iteration, cache["seconds", iteration.number], kinds)
+            tell(told, f"{format_log(iteration, noun)}\n{told}")
+            write_text(args.output / "log.txt", "\n".join(log))
+            policies[f"after iteration {iteration.number}"] = iteration.weights
+        policies[BEFORE] = cache["policy", 0]["weights"]
+        if task is knowledge:
+            found = compare_arms(policy, task, test, policies, styles, seed, cache)
+        else:
+            found = compare_recipes(policy, train, test, policies, seed, cache)
+    write_json(args.output / "results.json", {"accuracy": found.scores, "notes": found.notes})
+    write_reports(args.output, tell)
+    tell(f"{time.time() - start:.0f} s in all.")
+    write_text(args.output / "log.txt", "\n".join(log))
+
+
+def run_stream(args):
+    """Streams of test passages learned for good, with each remedy against forgetting."""
+    (tell, log), start = make_logger(args), time.time()
+    policy, _, test = load_inputs(args, tell)
+    streams = draw_streams(test, args.streams, min(8, len(test)), args.seed)
+    study(policy, knowledge, streams, args.output, args.seed, "questions")
+    note_command(args.output, run_options(args), test=test)
+    write_reports(args.output, tell)
+    tell(f"{time.time() - start:.0f} s in all.")
+    write_text(args.output / "log.txt", "\n".join(log))
+
+
+def run_options(args):
+    """The options of a run that its folder remembers: {name on the command line: value}."""
+    names = {
+        "knowledge": ["iterations", "self-edits", "passages", "held-out", "styles"],
+        "stream": ["task", "streams", "held-out"],
+        "puzzles": ["task", "iterations", "self-edits", "passages", "held-out"],
+    }[args.task]
+    found = {name: getattr(args, name.replace("-", "_")) for name in ("data", "seed", *names)}
+    return {"model": model_name(args.model)} | found
+
+
+def time_iterations(iterations, args, cache):
+    """As many of the iterations as were asked for; their seconds are noted."""
+    begun = time.perf_counter()
+    for iteration in islice(iterations, args.iterations):
+        if (key := ("seconds", iteration.number)) not in cache:
+            cache.update({key: time.perf_counter() - begun})
+        yield iteration
+        begun = time.perf_counter()
+
+
+def show(args):
+    """Print a past run's command, its rows and what came of it; draw its figure and its page."""
+    record = read_record(args.folder)
+    print(wrap(f"{args.folder}: {command_of(record)}\n"))
+    if record.iterations:
+        print("\n".join(format_rows(record)))
+    elif not record.streams:
+        print("No iteration is finished yet.")
+    write_reports(args.folder, print)
+    if args.picture:
+        write_picture(record, args.picture)
+
+
+def write_reports(folder, tell):
+    """Tell what came of a run and how to go on, draw its figure and its page."""
+    record = read_record(folder)
+    tell(f"\n{format_results(record)}\n")
+    with os_errors_as_run_error(folder / "figure.png"):
+        draw_record(record, folder / "figure.png")
+    write_page(record, folder / "report.html")
+    words = ("show", "ask") if record.test else ("show",)
+    again = "".join(f"\n  python -m sealkit {word} {folder}" for word in words)
+    tell(f"Open {folder / 'report.html'}, or go on with{again}")
+
+
+def ask(args):
+    """Talk to the adapted model of a past run."""
+    return talk(read_record(args.folder), args.passage)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Continual learning (paper, section 5): passages learned for good, one after another."""

@@ -1,0 +1,138 @@
+"""TODO."""
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+BUNDLED_MODEL, PUZZLE_MODEL = (
+    Path(__file__).parents[1] / "bundled" / name for name in ("model", "puzzle_model")
+)
+
+
+BUNDLED = {"bundled": (BUNDLED_MODEL, "1.0 M"), "puzzles": (PUZZLE_MODEL, "0.8 M")}
+
+
+REAL_MODEL = "mistralai/Mistral-7B-v0.1"
+
+
+REAL_MODEL_GIB = 14  # of GPU memory from which `environment` offers REAL_MODEL: a T4 has 14.7
+
+
+MODEL_VARIABLE = "SEALKIT_MODEL"
+
+
+CPU_BF16 = "avx512_bf16"  # what a CPU has to have for `choose` to take bfloat16
+
+
+DEFAULT_THREADS = torch.get_num_threads()  # as many as torch takes by itself
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What `load_quantized` takes on this machine, and why."""
+
+    path: str | Path  # folder, GGUF file or hub id
+    device: torch.device
+    dtype: torch.dtype  # of activations and of what is not held in 4 bits
+    products: torch.dtype  # of the products with 4-bit weights
+    threads: int
+    model_reason: str
+    dtype_reason: str
+    threads_reason: str
+
+    @property
+    def bundled(self):
+        """Whether it is one of the models that ship with sealkit."""
+        return any(self.path == path for path, _ in BUNDLED.values())
+
+
+def model_name(name=None):
+    """The model's name: as given, else as SEALKIT_MODEL says, else "bundled"."""
+    return name or os.environ.get(MODEL_VARIABLE) or "bundled"
+
+
+def choose(name=None, device=None):
+    """The one place that decides on model, device, compute dtypes and threads: Choice.
+
+    On a CPU a second thread gains a bundled model little, and where others want the cores both
+    wait for each other (`tests/benchmarks/load.py`).
+    """
+    gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # each process of torchrun has its own
+    device = torch.device(device or (gpu if torch.cuda.is_available() else "cpu"))
+    reason = "because it was asked for"
+    if not name:
+        said = os.environ.get(MODEL_VARIABLE)
+        reason = f"because {MODEL_VARIABLE} {'says so' if said else 'names no other'}"
+    name = model_name(name)
+    dtype, products, why = choose_dtypes(device, name in BUNDLED)
+    path = BUNDLED.get(name, (name, ""))[0]
+    threads, because = DEFAULT_THREADS, "all that torch takes"
+    if "OMP_NUM_THREADS" in os.environ:
+        threads, because = torch.get_num_threads(), "because OMP_NUM_THREADS says so"
+    elif name in BUNDLED:
+        threads, because = 1, "since a second gains so small a model little"
+    return Choice(path, device, dtype, products, threads, reason, why, because)
+
+
+def choose_dtypes(device, bundled):
+    """(dtype of activations, dtype of products with 4-bit weights, why).
+
+    A T4 says that it supports bfloat16, which it emulates, so what decides is compute capability.
+    On a CPU a bundled model's products take a third of the time in bfloat16 where the CPU has it,
+    and rewards stay the same (`tests/benchmarks/README.md`); of other models nobody knows that.
+    """
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        if major < 8:
+            why = f"because this GPU ({major}.{minor}) has no bfloat16, 8.0 has"
+            return torch.float16, torch.float16, why
+        return torch.bfloat16, torch.bfloat16, "which this GPU has in hardware"
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.11
+    if bundled and capabilities.get(CPU_BF16):
+        why = "4-bit products in bfloat16, which this CPU has in hardware"
+        return torch.float32, torch.bfloat16, why
+    return torch.float32, torch.float32, "which is exact and fast enough on a CPU"
+
+
+def environment(name=None, device=None):
+    """Versions, device and chosen model, each with the reason: three lines of text.
+
+    A fourth tells how to take Mistral-7B, and at what cost, where nobody chose a model and the GPU
+    could carry it. (Its minutes nobody has measured: `estimate_run` says them before a run.)
+
+    >>> print(environment("bundled", "cpu").splitlines()[2])
+    Model: bundled, a Mistral of 1.0 M weights, because it was asked for
+    """
+    choice, memory = choose(name, device), 0
+    packages = ("torch", "transformers", "peft", "bitsandbytes")
+    where = f"CPU, threads: {choice.threads}, {choice.threads_reason}"
+    if choice.device.type == "cuda":
+        where = torch.cuda.get_device_name(choice.device)
+        memory = torch.cuda.get_device_properties(choice.device).total_memory / 2**30
+    sizes = {own: f"{known}, a Mistral of {size} weights" for known, (own, size) in BUNDLED.items()}
+    path = sizes.get(choice.path, choice.path)
+    versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    dtype = str(choice.dtype).removeprefix("torch.")
+    text = (
+        f"Python {platform.python_version()}, {versions}\n"
+        f"Device: {where}; compute in {dtype}, {choice.dtype_reason}\n"
+        f"Model: {path}, {choice.model_reason}"
+    )
+    if memory >= REAL_MODEL_GIB and not (name or os.environ.get(MODEL_VARIABLE)):
+        text += (
+            f"\nThis GPU's {memory:.1f} GiB could carry Mistral-7B (15 GB to download; 9 GiB at "
+            "work, computed; its minutes are estimated, from a pass, before a run begins): "
+            f"name {REAL_MODEL!r}, or set {MODEL_VARIABLE} to it"
+        )
+    return text
+
+
+def set_process_options(choice):
+    """Set what holds for the whole process: threads, and how many kernels oneDNN keeps."""
+    torch.set_num_threads(choice.threads)
+    if choice.products != choice.dtype:  # one for each length of a row: 1,024 are 0.1 GB and more
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")

@@ -1,0 +1,93 @@
+"""TODO."""
+
+import json
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+import filelock
+
+from .files import RunError, corrupt_file_error, os_errors_as_run_error, write_json
+from .journal import Journal
+from .processes import distributed_state, sigterm_as_run_error
+
+OTHERWISE = "or choose a new folder."
+
+
+@contextmanager
+def open_run(folder, settings, machine, config=None):
+    """The Journal in `folder`, new or as it was left, held by this run alone; None: a dict.
+
+    settings: flat dict of all that shapes the results; what is there has to be the same. machine:
+    dict of what shapes their last digits, such as versions; a difference is printed.
+    Raises RunError, changing nothing, for other settings, another process at work, foreign or
+    damaged files.
+    """
+    if folder is None:
+        yield {}
+        return
+    folder, state = Path(folder), distributed_state()
+    with (
+        sigterm_as_run_error(),
+        lock_run_folder(folder) if state.is_main_process else nullcontext(),
+    ):
+        record = folder / "run.json"
+        if state.is_main_process and not record.exists():
+            write_json(record, {"settings": settings, "machine": machine})
+        state.wait_for_everyone()
+        try:
+            found = json.loads(record.read_text("ascii"))
+            other = describe_differences(found["settings"], json.loads(json.dumps(settings)))
+            elsewhere = describe_differences(found["machine"], machine)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise corrupt_file_error(record, repr(error)) from error
+        if other:
+            where = f"{str(folder)!r} holds a run with other settings ({other})"
+            raise RunError(f"{where}: give the same again to go on with it, {OTHERWISE}")
+        journal = Journal(folder, config, state.process_index)
+        if state.is_main_process:
+            with os_errors_as_run_error(folder):
+                for half in folder.rglob(".*.tmp"):  # what a killed process was writing
+                    half.unlink()
+        state.wait_for_everyone()
+        if journal and state.is_main_process:
+            trials = sum(key[0] == "trial" for key in journal)
+            print(f"Going on with the run in {str(folder)!r}: {trials} trials are there.")
+            if elsewhere:
+                print(f"It began elsewhere ({elsewhere}): from here on last digits may differ.")
+        yield journal
+
+
+@contextmanager
+def lock_run_folder(folder):
+    """Hold a run's folder, new or old, for this process, until it ends, however it ends."""
+    with os_errors_as_run_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        there = {path.name for path in folder.iterdir() if path.suffix != ".tmp"} - {".lock"}
+    where, lock = repr(str(folder)), filelock.FileLock(folder / ".lock", timeout=0)
+    if "trials.jsonl" in there:
+        raise RunError(f"{where} holds a run of sealkit 0.1: go on in that version, {OTHERWISE}")
+    if there and "run.json" not in there:
+        raise RunError(f"{where} holds other files and no run: move those away, {OTHERWISE}")
+    try:
+        with (
+            os_errors_as_run_error(folder),
+            suppress(NotImplementedError),
+        ):  # network drives without locks
+            lock.acquire()
+    except filelock.Timeout:
+        said = (
+            f"Another process is at work on the run in {where}: wait for it, stop it, {OTHERWISE}"
+        )
+        raise RunError(said) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def describe_differences(there, here):
+    """What differs between two flat dicts, in words; empty if nothing does."""
+    pairs = {name: (there.get(name, "missing"), here.get(name, "missing")) for name in there | here}
+    return "; ".join(
+        f"{name} is {a} there and {b} here" for name, (a, b) in pairs.items() if a != b
+    )
