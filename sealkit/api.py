@@ -1,22 +1,38 @@
 """The public functions: for passages, given model and tokenizer, what the loops do in any domain.
 
-model: from `load_quantized`, or a policy from `attach_policy`, whose config is then taken. A plain
-model is given a LoRA drawn from `seed`, for the time of the call. 4-bit weights never change.
+model: from `load_quantized`, or a policy's from `attach_policy`, whose `seal_config` then counts. A
+plain model is given a LoRA drawn from `seed`, for the time of the call. 4-bit weights never change.
 """
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
 
 from .evaluation import Comparison, compare_arms
 from .inner_loop import Trial, run_trials
-from .outer_loop import History, answer_exams, run, write_self_edits
-from .policy import Policy, temporary_policy
+from .outer_loop import History, answer_exams, seal, write_self_edits
+from .policy import Config, Model, Policy, Weights, temporary_policy
+from .runs.cache import Cache
+from .runs.identity import open_run_cache
 from .tasks import knowledge
+from .tasks.passages import Passage
 
 
-def config_of(model, tokenizer):
-    """The Recipe that `attach_policy` was given for this model, else the one that goes with it."""
-    return getattr(model, "config", None) or knowledge.config_for(tokenizer)
+def config_of(model: Model, tokenizer: PreTrainedTokenizerBase) -> Config:
+    """The Config that `attach_policy` was given for this model, else the one that goes with it."""
+    return getattr(model, "seal_config", None) or knowledge.config_for(tokenizer)
 
 
-def generate_self_edits(model, tokenizer, passage, k=5, seed=0, style=None):
+def generate_self_edits(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    passage: Passage | list[Passage],
+    k: int = 5,
+    seed: object = 0,
+    style: str | None = None,
+) -> list[str] | list[list[str]]:
     """Sample k self-edits SE ~ LM_θ( · | C) for a passage, or k for each of a list of passages.
 
     seed: an int, or a tuple such as (seed, iteration); candidate j draws from (seed, passage,
@@ -33,14 +49,19 @@ def generate_self_edits(model, tokenizer, passage, k=5, seed=0, style=None):
 
     passages = passage if isinstance(passage, list) else [passage]
     policy = Policy(model, tokenizer, config_of(model, tokenizer))
-    wanted = [(one, j) for one in passages for j in range(k)]
-    edits = iter(write_self_edits(policy, knowledge, wanted, seed, style))
-    done = [[next(edits) for _ in range(k)] for _ in passages]
-    return done if isinstance(passage, list) else done[0]
+    requests = [(each, j) for each in passages for j in range(k)]
+    edits = write_self_edits(policy, knowledge, requests, seed, style)
+    by_passage = [edits[i : i + k] for i in range(0, len(edits), k)]
+    return by_passage if isinstance(passage, list) else by_passage[0]
 
 
-def answer_questions(model, tokenizer, passage, in_context=False):
-    """The model's likeliest answer to each question of a passage, or of each of a list of them.
+def answer_questions(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    passage: Passage | list[Passage],
+    in_context: bool = False,
+) -> list[str] | list[list[str]]:
+    """The model's greedy answer to each question of a passage, or of each of a list of them.
 
     in_context: False is the paper's closed-book exam (the model never sees the passage).
     Returns list[str], one for each question, up to the end of the line; or a list of such lists.
@@ -54,11 +75,17 @@ def answer_questions(model, tokenizer, passage, in_context=False):
 
     passages = passage if isinstance(passage, list) else [passage]
     policy = Policy(model, tokenizer, config_of(model, tokenizer))
-    done = answer_exams(policy, knowledge, passages, in_context)
-    return done if isinstance(passage, list) else done[0]
+    answers = answer_exams(policy, knowledge, passages, in_context)
+    return answers if isinstance(passage, list) else answers[0]
 
 
-def evaluate_self_edits(model, tokenizer, passage, edits, seed=0) -> list[Trial]:
+def evaluate_self_edits(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    passage: Passage,
+    edits: Sequence[str],
+    seed: int = 0,
+) -> list[Trial]:
     """Reward of each self-edit: train θ' ← SFT(θ, SE) on it, ask θ' without showing the passage.
 
     edits: list[str]; an empty one trains on the passage alone.
@@ -76,7 +103,15 @@ def evaluate_self_edits(model, tokenizer, passage, edits, seed=0) -> list[Trial]
         return run_trials(policy, knowledge, [(passage, edit) for edit in edits])
 
 
-def run_seal(model, tokenizer, passages, iterations=2, k=5, run_dir=None, seed=0) -> History:
+def run_seal(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    passages: Sequence[Passage],
+    iterations: int = 2,
+    k: int = 5,
+    run_dir: str | Path | None = None,
+    seed: int = 0,
+) -> History:
     """SEAL: `iterations` times, k self-edits a passage, a trial of each, SFT on those kept.
 
     A plain model keeps the policy's LoRA. run_dir: a folder that receives the run, or holds it
@@ -93,13 +128,24 @@ def run_seal(model, tokenizer, passages, iterations=2, k=5, run_dir=None, seed=0
     [2, 2]
     """
     check_passages(passages)
-    with temporary_policy(
-        model, tokenizer, knowledge.config_for(tokenizer), seed, leave=True
-    ) as policy:
-        return run(policy, knowledge, list(passages), iterations, k, run_dir, seed)
+    check_counts(iterations, k)
+    config, items = knowledge.config_for(tokenizer), list(passages)
+    with temporary_policy(model, tokenizer, config, seed, leave=True) as policy:
+        with open_run_cache(run_dir, policy, knowledge, items, k, seed) as cache:
+            loop = seal(policy, knowledge, items, k, seed, cache)
+            iterations_run = tuple(islice(loop, iterations))
+            return History(policy.model, cache["policy", 0]["weights"], iterations_run)
 
 
-def compare(model, tokenizer, passages, policies=None, styles=(), seed=0, cache=None) -> Comparison:
+def compare(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    passages: Sequence[Passage],
+    policies: Mapping[str, Weights] | None = None,
+    styles: Sequence[str] = (),
+    seed: int = 0,
+    cache: Cache | None = None,
+) -> Comparison:
     """Closed-book accuracy of each way to adapt, on the same passages, with the same inner loop.
 
     policies: {name: LoRA tensors}, such as {"self-edits before RL": history.start}; each writes one
@@ -123,10 +169,16 @@ def compare(model, tokenizer, passages, policies=None, styles=(), seed=0, cache=
         return compare_arms(policy, knowledge, list(passages), policies, styles, seed, cache)
 
 
-def check_passages(passages):
+def check_passages(passages: Sequence[Passage]) -> None:
     """Raise ValueError for passages that there is no exam on."""
     if not passages:
         raise ValueError("There are no passages to learn from: give at least one.")
     for passage in passages:
         if not passage.questions:
             raise ValueError(knowledge.NO_EXAM.format(passage.title))
+
+
+def check_counts(iterations: int, k: int) -> None:
+    """Raise ValueError for numbers that make no run."""
+    if iterations < 1 or k < 1:
+        raise ValueError(f"iterations is {iterations} and k is {k}: both have to be at least 1.")

@@ -5,18 +5,19 @@ Checked by what a model does and not by its family, as transformers has some 200
 
 import bitsandbytes as bnb
 import torch
-from torch import nn
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
-from .models.convert import mask_packed_texts
 from .models.errors import UnsupportedModelError
 
 MAX_SHARE_IN_16_BITS = 0.05  # of the decoder's weights that may stay in 16 bits, as routers do
 
 
-def check_layers(model):
-    """Raise Unfit if matrices of the decoder are not in 4 bits, or texts reach only a part of it.
+def check_layers(model: PreTrainedModel) -> None:
+    """Raise UnsupportedModelError if matrices of the decoder are not in 4 bits, or it takes more than text.
 
     A model on the meta device is asked what would be: nothing of it has to be downloaded.
     """
@@ -24,11 +25,12 @@ def check_layers(model):
         raise UnsupportedModelError(
             f"(a {model.config.model_type}) is not for texts alone: choose one that is."
         )
-    total, left, head = 0, {}, model.get_output_embeddings()
-    apart = nn.Embedding, nn.Conv1d, nn.Conv2d  # not products with a matrix, and small
+    total, head = 0, model.get_output_embeddings()
+    left: dict[str, int] = {}  # weights by the name of their parameter
+    exempt = nn.Embedding, nn.Conv1d, nn.Conv2d  # not products with a matrix, and small
     for name, module in model.get_decoder().named_modules():
         for key, weight in module.named_parameters(name, recurse=False):
-            if weight.ndim < 2 or module is head or isinstance(module, apart):
+            if weight.ndim < 2 or module is head or isinstance(module, exempt):
                 continue
             state = getattr(weight, "quant_state", None)
             size = weight.numel() if state is None else state.shape.numel()
@@ -38,20 +40,18 @@ def check_layers(model):
     if sum(left.values()) > MAX_SHARE_IN_16_BITS * total:
         raise UnsupportedModelError(
             f"(a {model.config.model_type}) would keep {sum(left.values()) / total:.0%} of its "
-            f"weights in 16 bits ({max(left, key=left.get)} for one), as bitsandbytes holds only "
+            f"weights in 16 bits ({max(left, key=left.__getitem__)} for one), as bitsandbytes holds only "
             "linear layers in 4: choose a model made of these, without fused experts."
         )
 
 
-def check_tokens(model, tokenizer):
-    """Raise Unfit if a text can have tokens that the model does not embed; see to a pad token."""
+def check_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise UnsupportedModelError if a text can have tokens that the model does not embed."""
     rows = model.get_input_embeddings().weight.shape[0]
     if tokenizer.eos_token is None:
         raise UnsupportedModelError(
             "has a tokenizer without an end token, so no text would end: choose another."
         )
-    if tokenizer.pad_token is None or tokenizer.pad_token_id >= rows:
-        tokenizer.pad_token = tokenizer.eos_token
     unseen = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     unseen -= {tokenizer.bos_token_id, tokenizer.eos_token_id}  # others' names stay plain text
     last = max({*tokenizer.get_vocab().values()} - unseen)
@@ -62,10 +62,10 @@ def check_tokens(model, tokenizer):
         )
 
 
-def check_length(model, tokens):
+def check_length(model: PreTrainedModel | PeftModel, tokens: int) -> None:
     """Raise ValueError if the model has fewer positions than a text has tokens.
 
-    Learned positions would fail deep inside the model, computed ones give nonsense without a word.
+    Learned positions would fail deep inside the model, computed ones silently give nonsense.
     """
     config = model.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", getattr(config, "max_seq_len", tokens))
@@ -76,14 +76,11 @@ def check_length(model, tokens):
         )
 
 
-def check_packing(model):
-    """Raise Unfit if the model mixes up texts that are packed into one row, or lie side by side."""
+def check_packing(model: PreTrainedModel) -> None:
+    """Raise UnsupportedModelError if the model mixes up texts in one row, or rows of one batch."""
     tolerance = 1e-4 if model.dtype == torch.float32 else 0.15  # a real model strays by 3% in bf16
     cause = None
     try:
-        if packing_error(model) <= tolerance:
-            return
-        mask_packed_texts(model)
         if packing_error(model) <= tolerance:
             return
     except torch.OutOfMemoryError:
@@ -97,8 +94,8 @@ def check_packing(model):
 
 
 @torch.no_grad()
-def packing_error(model):
-    """How far two texts in two rows are from the same two in one: the largest relative difference.
+def packing_error(model: PreTrainedModel) -> float:
+    """Two texts in two rows against the same two packed into one: the largest relative difference.
 
     All layers' inputs and the logits are compared. The two rows run as in evaluation, the packed
     row as under gradient checkpointing. So near 0 means that position ids alone keep packed texts
@@ -107,21 +104,21 @@ def packing_error(model):
     """
     ids = torch.arange(16, device=model.device) * 37 % model.get_input_embeddings().weight.shape[0]
     positions = torch.arange(8, device=model.device).repeat(2)
-    seen = {2: [], 1: []}
-    for rows, values in seen.items():
+    inputs_by_rows: dict[int, list[Tensor]] = {2: [], 1: []}
+    for rows, values in inputs_by_rows.items():
 
-        def see(layer, args, values=values):
+        def record(layer: nn.Module, args: tuple[Tensor, ...], values=values) -> None:
             values.append(args[0].flatten())
 
         hooks = []
         for layer in model.modules():
             layer.training = rows == 1 and isinstance(layer, GradientCheckpointingLayer)
             if isinstance(layer, bnb.nn.Linear4bit):
-                hooks.append(layer.register_forward_pre_hook(see))
+                hooks.append(layer.register_forward_pre_hook(record))
         inputs = {"input_ids": ids.view(rows, -1), "position_ids": positions.view(rows, -1)}
         values.append(model(**inputs, use_cache=False).logits.flatten())
         for hook in hooks:
             hook.remove()
     model.eval()
-    pairs = [(a.float(), b.float()) for a, b in zip(*seen.values(), strict=True)]
+    pairs = [(a.float(), b.float()) for a, b in zip(*inputs_by_rows.values(), strict=True)]
     return max(((a - b).norm() / a.norm().clamp(min=1e-9)).item() for a, b in pairs)

@@ -2,22 +2,25 @@
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from math import ceil
+from typing import Any, TypeVar
 
 import psutil
 import torch
+from transformers import PreTrainedTokenizerBase
 
-from .api import answer_questions, check_passages, config_of
+from .api import check_counts, check_passages, config_of
 from .inner_loop import run_trials
-from .outer_loop import check_counts, m_step, write_self_edits
-from .policy import temporary_policy
+from .outer_loop import answer_exams, m_step, write_self_edits
+from .policy import Model, Policy, temporary_policy
 from .tasks import knowledge
+from .tasks.passages import Passage
 
+Value = TypeVar("Value")
 READ, READS = 4, 0.2  # passages asked about; by how much seeing them has to help
-
-
 SAMPLED = 8  # passages, at most, whose self-edits are sampled
 
 
@@ -33,13 +36,20 @@ class Estimate:
     gib: float
     device: str
 
-    def __str__(self):
-        said = f"{self.minutes:.1f} minutes" if self.minutes >= 1 else f"{60 * self.minutes:.0f} s"
+    def __str__(self) -> str:
+        time = f"{self.minutes:.1f} minutes" if self.minutes >= 1 else f"{60 * self.minutes:.0f} s"
         memory = f"at least {self.gib:.1f} GiB of memory ({self.device})"
-        return f"Estimate, from one measured pass: about {said}, {memory}."
+        return f"Estimate, from one measured pass: about {time}, {memory}."
 
 
-def estimate_run(model, tokenizer, passages, iterations=2, k=5, exams=0):
+def estimate_run(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    passages: Sequence[Passage],
+    iterations: int = 2,
+    k: int = 5,
+    exams: int = 0,
+) -> Estimate:
     """Estimate of `run_seal`, from some self-edits, one pass and two steps of the M-step.
 
     exams: (passage, self-edit) pairs that are sampled and tried out afterwards, as `compare` does.
@@ -53,9 +63,10 @@ def estimate_run(model, tokenizer, passages, iterations=2, k=5, exams=0):
     check_passages(passages)
     check_counts(iterations, k)
     with temporary_policy(model, tokenizer, config_of(model, tokenizer)) as policy:
-        config, trials, seconds = policy.config, len(passages) * (k + 1), []
+        config, trials = policy.config, len(passages) * (k + 1)
+        seconds: list[float] = []
 
-        def timed(function, *args):
+        def timed(function: Callable[..., Value], *args: Any) -> Value:
             start = time.perf_counter()
             result = function(*args)
             if model.device.type == "cuda":
@@ -63,24 +74,24 @@ def estimate_run(model, tokenizer, passages, iterations=2, k=5, exams=0):
             seconds.append(time.perf_counter() - start)
             return result
 
-        wanted = [(passage, j) for passage in passages[:SAMPLED] for j in range(k)]
-        wanted = wanted[: config.texts_per_pass]
-        edits = timed(write_self_edits, policy, knowledge, wanted, ("estimate", 0))
-        pairs = cycle((passage, edit) for (passage, _), edit in zip(wanted, edits))
+        requests = [(passage, j) for passage in passages[:SAMPLED] for j in range(k)]
+        requests = requests[: config.texts_per_pass]
+        edits = timed(write_self_edits, policy, knowledge, requests, ("estimate", 0))
+        pairs = cycle((passage, edit) for (passage, _), edit in zip(requests, edits))
         pairs = list(islice(pairs, min(trials, config.adapters_per_pass)))
-        run_trials(policy, knowledge, pairs[:1])  # what only the first pass takes
+        run_trials(policy, knowledge, pairs[:1])  # the first pass takes longer
         timed(run_trials, policy, knowledge, pairs)
         rows = [(knowledge.prompt(passage, config), edit) for passage, edit in pairs]
         once = replace(policy, config=replace(config, epochs=2))
         timed(m_step, once, rows[: config.batch_size])
-    writing, trying, step = (s / n for s, n in zip(seconds, (len(wanted), len(pairs), 2)))
+    writing, trying, step = (s / n for s, n in zip(seconds, (len(requests), len(pairs), 2)))
     steps = config.epochs * ceil(len(passages) / config.batch_size)  # of each passage one is kept
     iteration = k * len(passages) * writing + trials * trying + steps * step
-    seconds = iterations * iteration + exams * (writing + trying)
-    return Estimate(seconds / 60, most_memory(model.device) / 2**30, model.device.type)
+    total = iterations * iteration + exams * (writing + trying)
+    return Estimate(total / 60, most_memory(model.device) / 2**30, model.device.type)
 
 
-def most_memory(device):
+def most_memory(device: torch.device) -> int:
     """The most bytes so far: what torch allocated on a GPU, or this process held."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -91,7 +102,7 @@ def most_memory(device):
     return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def can_read(model, tokenizer, passages):
+def can_read(model: Model, tokenizer: PreTrainedTokenizerBase, passages: Sequence[Passage]) -> str:
     """One sentence: whether the model can read, from its answers about the first READ passages.
 
     >>> import sealkit
@@ -99,14 +110,15 @@ def can_read(model, tokenizer, passages):
     >>> can_read(*sealkit.load_quantized("bundled"), passages).endswith("so it can read.")
     True
     """
-    some = list(passages[:READ])
+    policy = Policy(model, tokenizer, config_of(model, tokenizer))
+    sample = list(passages[:READ])
 
-    def right(in_context):
-        answers = answer_questions(model, tokenizer, some, in_context)
-        return sum(map(knowledge.reward, some, answers)) / len(some)
+    def accuracy(in_context: bool) -> float:
+        answers = answer_exams(policy, knowledge, sample, in_context)
+        return sum(map(knowledge.reward, sample, answers)) / len(sample)
 
-    shown, closed = right(True), right(False)
-    told = f"Questions: {shown:.0%} right with the passage in view, {closed:.0%} without"
+    shown, closed = accuracy(True), accuracy(False)
+    scores = f"Questions: {shown:.0%} right with the passage in view, {closed:.0%} without"
     if shown - closed >= READS:
-        return f"{told}, so it can read."
-    return f"{told}: it hardly reads, and RL will have little to select; take a larger model."
+        return f"{scores}, so it can read."
+    return f"{scores}: it hardly reads, and RL will have little to select; take a larger model."

@@ -1,41 +1,40 @@
-"""What a run looks like: its log, its rows, and its figures, which are drawn on a matplotlib Axes
-(or a new one)."""
+"""Figures of a run, each drawn on a matplotlib Axes (or a new one)."""
 
 from base64 import b64encode
 from collections import Counter
 from dataclasses import dataclass
-from io import BytesIO
+from io import BytesIO, StringIO
 from math import sqrt
+from pathlib import Path
 from statistics import mean, stdev
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .evaluation import Comparison
+from .outer_loop import History, Iteration
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, also on a dark ground; and grays
 # that differ from them in lightness.
 BLUE, ORANGE, GREEN, SKY = "#0072B2", "#E69F00", "#009E73", "#56B4E9"
-
-
 RED, PURPLE, GRAY, LIGHT = "#D55E00", "#CC79A7", "#A0A0A0", "#D0D0D0"
-
-
 PALETTE = BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GRAY
-
-
 QUESTIONS = {"passages": "questions", "puzzles": "test grids"}
+LEVELS = 12  # of reward, at most, that have a bar each
 
 
-LEVELS = 12  # of reward that are drawn each by itself
-
-
-def plot_comparison(comparison, ax=None, items="passages"):
+def plot_comparison(
+    comparison: Comparison, ax: Axes | None = None, items: str = "passages"
+) -> Axes:
     """Accuracy of each arm of a Comparison in percent, with its 95% interval; arms with self-edits
     of the policy in blue."""
     height = 0.45 * len(comparison.scores) + 1.2
     ax = ax or plt.subplots(figsize=(7, height), layout="constrained")[1]
     for row, arm in enumerate(comparison.scores):
         middle, low, high = (100 * value for value in comparison.accuracy(arm))
-        own = any(word in arm for word in ("before RL", "iteration", "self-edit"))
-        color = BLUE if own else GRAY
+        by_policy = any(word in arm for word in ("before RL", "iteration", "self-edit"))
+        color = BLUE if by_policy else GRAY
         ax.barh(row, middle, color=color, xerr=[[middle - low], [high - middle]], capsize=3)
         ax.text(min(high, 100) + 1.5, row, f"{middle:.0f}%", va="center")
     count = len(next(iter(comparison.scores.values())))
@@ -46,19 +45,19 @@ def plot_comparison(comparison, ax=None, items="passages"):
     return ax
 
 
-def plot_rewards(history, ax=None, items="passages"):
+def plot_rewards(history: History, ax: Axes | None = None, items: str = "passages") -> Axes:
     """How many self-edits earned which reward in each iteration of a History, and their mean.
 
     A bar is as long as there are self-edits of its reward; those kept for SFT are its blue part.
     """
     ax = ax or plt.subplots(figsize=(5, 3.8), layout="constrained")[1]
     counts = [count_rewards(iteration) for iteration in history.iterations]
-    levels = sorted({level for one in counts for level, _ in one})
-    most = max(sum(one[level, kept] for kept in (0, 1)) for one in counts for level in levels)
+    levels = sorted({level for count in counts for level, _ in count})
+    most = max(count[level, True] + count[level, False] for count in counts for level in levels)
     height = 0.7 * min([b - a for a, b in zip(levels, levels[1:])] + [17])
-    for iteration, one in zip(history.iterations, counts):
+    for iteration, count in zip(history.iterations, counts):
         left, t = iteration.number - 0.42, iteration.number
-        kept, others = ([0.72 * one[level, k] / most for level in levels] for k in (1, 0))
+        kept, others = ([0.72 * count[level, k] / most for level in levels] for k in (True, False))
         ax.barh(levels, kept, height, left, color=BLUE, label="kept for SFT")
         ax.barh(levels, others, height, [left + w for w in kept], color=LIGHT, label="not kept")
         middle, half = mean_interval(iteration)
@@ -76,21 +75,21 @@ def plot_rewards(history, ax=None, items="passages"):
     return ax
 
 
-def count_rewards(iteration):
+def count_rewards(iteration: Iteration) -> Counter[tuple[float, bool]]:
     """Counter of (reward in %, whether kept) of an iteration's self-edits; many values in tens."""
     pairs = [
         (100 * trial.reward, (i, j) in iteration.kept)
-        for i, own in enumerate(iteration.trials)
-        for j, trial in enumerate(own)
+        for i, trials in enumerate(iteration.trials)
+        for j, trial in enumerate(trials)
     ]
     if len({reward for reward, _ in pairs}) > LEVELS:
         pairs = [(10 * round(reward / 10), kept) for reward, kept in pairs]
     return Counter(pairs)
 
 
-def mean_interval(iteration):
+def mean_interval(iteration: Iteration) -> tuple[float, float]:
     """(mean, half-width of its 95% interval over passages) of the rewards, in %."""
-    means = [100 * mean(trial.reward for trial in own) for own in iteration.trials]
+    means = [100 * mean(trial.reward for trial in trials) for trials in iteration.trials]
     return mean(means), 1.96 * stdev(means) / sqrt(len(means)) if len(means) > 1 else 0.0
 
 
@@ -101,43 +100,47 @@ class FigureWithAltText:
     png: bytes
     text: str
 
-    def _repr_mimebundle_(self, include=None, exclude=None):
+    def _repr_mimebundle_(
+        self, include: object = None, exclude: object = None
+    ) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
         data = {"image/png": b64encode(self.png).decode("ascii"), "text/plain": self.text}
         return data, {"image/png": {"alt": self.text}}
 
 
-def describe(figure, text):
+def describe(figure: Figure | Axes, text: str) -> FigureWithAltText:
     """Close a matplotlib Figure (or that of an Axes) and show it with an alternative text.
 
-    To stand last in a notebook's cell. Raises ValueError for a text too short to tell anything.
+    To stand last in a notebook's cell. Raises ValueError for a text too short to say anything.
     """
     if len(text) < 30:
         raise ValueError(f"{text!r} does not tell what the figure shows: say it in a sentence.")
-    figure, file = getattr(figure, "figure", figure), BytesIO()
-    figure.savefig(file, format="png", dpi=100, bbox_inches="tight")
-    plt.close(figure)
+    whole, file = figure if isinstance(figure, Figure) else figure.figure, BytesIO()
+    whole.savefig(file, format="png", dpi=100, bbox_inches="tight")
+    plt.close(whole)
     return FigureWithAltText(file.getvalue(), text)
 
 
-def draw_run(history, comparison, path, items="passages"):
+def draw_run(
+    history: History, comparison: Comparison | None, path: Path | StringIO, items: str = "passages"
+) -> None:
     """The figure of a run in a file: rewards in training, arms on held-out items if there are.
 
-    path: or an open file. items: what they are called. Black lines and letters, on no ground: a
-    page may turn them white.
+    path: or an open file. items: what they are called. Lines and letters are black on a transparent
+    ground: a page may turn them white.
     """
-    width = (2, 3)[: 1 + (comparison is not None)]
-    figure = plt.figure(figsize=(4 + 6 * (len(width) - 1), 4.2), layout="constrained")
-    axes = figure.subplots(1, len(width), width_ratios=width, squeeze=False)[0]
+    widths = [2, 3] if comparison is not None else [2]
+    figure = plt.figure(figsize=(6 * len(widths) - 2, 4.2), layout="constrained")
+    axes = figure.subplots(1, len(widths), width_ratios=widths, squeeze=False)[0]
     plot_rewards(history, axes[0], items).set_title(f"training {items}", fontsize="medium")
     if comparison is not None:
         plot_comparison(comparison, axes[1], items)
     save_figure(figure, path)
 
 
-def save_figure(figure, path):
+def save_figure(figure: Figure, path: Path | StringIO) -> None:
     """Close a figure and write it to a file: PNG on white; else, also to an open file, SVG."""
     svg = getattr(path, "suffix", ".svg") == ".svg"
-    how = {"transparent": True, "metadata": {"Date": None}} if svg else {"dpi": 120}
+    options = {"transparent": True, "metadata": {"Date": None}} if svg else {"dpi": 120}
     with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sealkit"}):
-        figure.savefig(path, format="svg" if svg else "png", **how)
+        figure.savefig(path, format="svg" if svg else "png", **options)
     plt.close(figure)

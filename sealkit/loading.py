@@ -1,6 +1,7 @@
 """NF4 models for this machine: frozen 4-bit weights, ready for LoRA (QLoRA, arXiv:2305.14314)."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import model_info
@@ -10,17 +11,27 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
     GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
 
 from .checks import check_layers, check_packing, check_tokens
-from .models.choice import choose, set_process_options
-from .models.convert import disable_dropout, keep_trainable_on_cpu, quantize_remaining
+from .models.choice import Choice, choose, set_process_options
+from .models.convert import (
+    disable_dropout,
+    keep_trainable_on_cpu,
+    mask_packed_texts,
+    quantize_remaining,
+    set_pad_token,
+)
 from .models.errors import UnsupportedModelError, explain_loading_error
 from .models.unpacking import set_compute_dtype
 
 
-def load_quantized(name=None, device=None):
+def load_quantized(
+    name: str | Path | None = None, device: torch.device | str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal LM held in 4 bits (NF4, double quantization), and its tokenizer.
 
     name: "bundled" or "puzzles" for a tiny Mistral that ships with sealkit; or a folder, a hub's id
@@ -50,7 +61,12 @@ def load_quantized(name=None, device=None):
         check_layers(model)
         disable_dropout(model.requires_grad_(False).eval())
         check_tokens(model, tokenizer)
-        check_packing(model)  # in exact products
+        set_pad_token(model, tokenizer)
+        try:
+            check_packing(model)  # in exact products
+        except UnsupportedModelError:
+            mask_packed_texts(model)
+            check_packing(model)
         set_compute_dtype(model, choice.products)
     except Exception as error:
         raise explain_loading_error(error, choice) from error
@@ -62,7 +78,7 @@ def load_quantized(name=None, device=None):
     return model, tokenizer
 
 
-def load_cached_or_download(choice):
+def load_cached_or_download(choice: Choice) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """(model, tokenizer) from a folder or the hub's cache, else from the network."""
     try:
         return load_pretrained(choice, local_files_only=True)
@@ -73,13 +89,15 @@ def load_cached_or_download(choice):
     return load_pretrained(choice)
 
 
-def load_pretrained(choice, **options):
+def load_pretrained(
+    choice: Choice, **options: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """(model, tokenizer) as transformers reads them; no weights of what 4 bits can't hold."""
     folder = choice.path
     plan = {"dtype": choice.dtype, "device_map": {"": choice.device}, "adapter_kwargs": options}
     options = options | {
         "trust_remote_code": False
-    }  # unsaid, transformers asks, and a y would run it
+    }  # by default transformers asks, and a y runs it
     if (path := Path(folder)).suffix == ".gguf" and path.is_file():
         folder, options = path.parent, options | {"gguf_file": path.name}
     else:
@@ -93,7 +111,7 @@ def load_pretrained(choice, **options):
     return AutoModelForCausalLM.from_pretrained(folder, **options, **plan), tokenizer
 
 
-def weight_bytes(model):
+def weight_bytes(model: torch.nn.Module) -> tuple[int, int]:
     """Bytes of the model's weights as held now, and as they would be in 16 bits: (int, int).
 
     Counts packed 4-bit values with their scales and double-quantization tables, embeddings, norms

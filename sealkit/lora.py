@@ -5,12 +5,19 @@ h = W x + α/r · B_i A_i x  (LoRA, arXiv:2106.09685), with the k matrices stack
 axis.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+Adapters = dict[str, tuple[Tensor, Tensor]]  # by layer: A (k, r, in) and B (k, out, r)
 
 
-def lora_layers(model):
+def lora_layers(model: nn.Module) -> dict[str, LoraLayer]:
     """{name: PEFT LoRA layer} of a policy's model, in the model's order."""
     return {
         name: module
@@ -19,11 +26,11 @@ def lora_layers(model):
     }
 
 
-def fork(model, k):
+def fork(model: PeftModel, k: int) -> Adapters:
     """k copies of the policy's LoRA: {layer name: (A (k, r, in), B (k, out, r))}, fp32 leaves that
-    want gradients."""
+    require gradients."""
 
-    def copies(matrices):
+    def copies(matrices: nn.ModuleDict) -> Tensor:
         weight = matrices[model.active_adapter].weight
         return weight.detach().float().repeat(k, 1, 1).requires_grad_()
 
@@ -34,22 +41,21 @@ def fork(model, k):
 
 
 @contextmanager
-def side_by_side(model, adapters):
+def side_by_side(model: PeftModel, adapters: Adapters) -> Iterator[None]:
     """Within this context row block i of every batch goes through adapter i, in place of the
     policy's own LoRA.
 
     adapters: k of them, as `fork` makes them. The batch size must be a multiple of k.
     """
 
-    def add_update(layer, A, B):
+    def add_update(layer: LoraLayer, A: Tensor, B: Tensor) -> RemovableHandle:
         scaling = layer.scaling[model.active_adapter]
 
-        def hook(module, inputs, output):
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             x = inputs[0].to(A.dtype).reshape(len(A), -1, A.shape[2])
             h = output.to(A.dtype).view(len(B), -1, B.shape[1])
-            return (
-                torch.baddbmm(h, x @ A.mT, B.mT, alpha=scaling).view(output.shape).to(output.dtype)
-            )
+            h = torch.baddbmm(h, x @ A.mT, B.mT, alpha=scaling)  # h + α/r · B (A x)
+            return h.view(output.shape).to(output.dtype)
 
         return layer.base_layer.register_forward_hook(hook)
 
@@ -63,11 +69,17 @@ def side_by_side(model, adapters):
                 handle.remove()
 
 
-def map_adapters(function, *adapters):
-    """Adapters whose matrices are what a function makes of one matrix of each of the given."""
-    return {name: tuple(map(function, *(some[name] for some in adapters))) for name in adapters[0]}
+def map_adapters(function: Callable[..., Tensor], *adapters: Adapters) -> Adapters:
+    """Apply a function of one matrix of each of some adapters to all their matrices."""
+    return {
+        name: (
+            function(*(each[name][0] for each in adapters)),
+            function(*(each[name][1] for each in adapters)),
+        )
+        for name in adapters[0]
+    }
 
 
-def select_adapters(adapters, rows):
-    """The adapters at some of the places along the leading axis."""
+def select_adapters(adapters: Adapters, rows: Sequence[int]) -> Adapters:
+    """The adapters at some places along the leading axis."""
     return map_adapters(lambda matrix: matrix[rows], adapters)

@@ -1,37 +1,49 @@
-"""θ: a frozen 4-bit model with one LoRA, its tokenizer and its config. It reads and writes."""
+"""The policy θ: a frozen 4-bit model with one LoRA, its tokenizer and its configuration."""
 
 import hashlib
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import peft
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import LogitsProcessor, StopStringCriteria, TemperatureLogitsWarper
+from torch import Tensor
+from transformers import (
+    BatchEncoding,
+    LogitsProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StopStringCriteria,
+    TemperatureLogitsWarper,
+)
 
 from .checks import check_length
 from .models.unpacking import unpacked
 from .selection import keep_best_above_baseline
 
+Model = PreTrainedModel | PeftModel
+Weights = dict[str, Tensor]  # a LoRA's tensors, on the CPU, by the names that PEFT saves them with
+
 
 @dataclass(frozen=True)
 class Config:
-    """All that a model needs to be told besides its weights; `dataclasses.replace` changes it.
+    """Hyperparameters of a policy and of both loops; `dataclasses.replace` changes some.
 
-    The defaults are the bundled model's, measured on its world; it has its own `keep`, too.
+    The defaults are those of the bundled model, measured on its world, which overrides `keep`.
 
     >>> from dataclasses import replace
-    >>> replace(Recipe(), steps=3).steps
+    >>> replace(Config(), steps=3).steps
     3
     """
 
-    prompts: object = None  # the domain's texts around an item and around its questions
-    # the policy's LoRA, and so a trial's, which is a fork of it; target modules as PEFT names them
+    prompts: Any = None  # the domain's own: texts around an item and around its questions
+    # LoRA of the policy, and of a trial, which is a fork of it; target modules as PEFT names them
     rank: int = 16
     alpha: int = 32
     target_modules: str | tuple[str, ...] = "all-linear"
@@ -39,21 +51,21 @@ class Config:
     temperature: float = 1.0
     top_p: float = 0.95
     max_new_tokens: int = 160
-    # inner loop: gradient steps, each on all texts of a self-edit up to so many tokens
+    # inner loop: gradient steps, each on all texts of a self-edit, at most `max_tokens` tokens
     learning_rate: float = 4e-3
     steps: int = 3
     max_tokens: int = 512
-    answer_tokens: int = 16  # of an answer in the exam
-    # M-step, and its selection: (rewards of an item, its reward without) -> candidates
+    answer_tokens: int = 16  # new tokens of an answer in the exam
+    # M-step, and which self-edits it learns from: see `selection`
     epochs: int = 8
     batch_size: int = 4
     m_step_learning_rate: float = 2e-3
-    keep: Callable = keep_best_above_baseline
-    # memory: what is done side by side; layers computed again in the backward pass
+    keep: Callable[[Sequence[float], float], list[int]] = keep_best_above_baseline
+    # memory: batch sizes of sampling and exams, of trials, and of a part of an M-step's batch
     texts_per_pass: int = 200
     adapters_per_pass: int = 25
-    rows_per_pass: int = 4  # of a batch of the M-step
-    checkpointing: bool = False
+    rows_per_pass: int = 4
+    checkpointing: bool = False  # recompute activations in the backward pass
 
 
 @dataclass(frozen=True)
@@ -69,20 +81,29 @@ class Policy:
     """
 
     model: PeftModel
-    tokenizer: object
+    tokenizer: PreTrainedTokenizerBase
     config: Config
 
     @torch.no_grad()
-    def write(self, prompts, seeds=None, max_new_tokens=16, temperature=1.0, top_p=1.0, stops=()):
-        """Continue every prompt: by the likeliest tokens, or as a sample if each has a seed.
+    def write(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int] | None = None,
+        max_new_tokens: int = 16,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        stops: Sequence[str] = (),
+    ) -> list[str]:
+        """Continue each prompt: greedily, or as a sample if each has a seed.
 
         stops: strings at which a text ends. One left-padded batch (len(prompts), longest prompt).
         Returns list[str], stripped. Raises ValueError for a prompt too long for the model.
         """
-        model, tokenizer, sampling = self.model.eval(), self.tokenizer, []
+        model, tokenizer = self.model.eval(), self.tokenizer
+        processors: list[LogitsProcessor] = []
         if seeds is not None:
-            sampling = [TemperatureLogitsWarper(float(temperature)), SeededSampling(seeds)]
-            sampling[1:1] = [TopP(top_p)] if top_p < 1 else []
+            processors = [TemperatureLogitsWarper(float(temperature)), SeededSampling(seeds)]
+            processors[1:1] = [TopP(top_p)] if top_p < 1 else []
         batch = encode(tokenizer, prompts, return_tensors="pt", padding=True, padding_side="left")
         ids, mask = (batch[name].to(model.device) for name in ("input_ids", "attention_mask"))
         start = ids.shape[1]
@@ -93,7 +114,7 @@ class Policy:
                 attention_mask=mask,
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
-                logits_processor=sampling,
+                logits_processor=processors,
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,
                 stopping_criteria=[stop_criterion(tokenizer, tuple(stops))] if stops else [],
@@ -102,23 +123,24 @@ class Policy:
         texts = tokenizer.batch_decode(output[:, start:], skip_special_tokens=True)
         return [stop.split(text)[0].strip() for text in texts]
 
-    def weights(self):
+    def weights(self) -> Weights:
         """A copy of the LoRA's tensors, on the CPU, by the names that PEFT saves them with."""
         tensors = peft.get_peft_model_state_dict(
             self.model, adapter_name=self.model.active_adapter, save_embedding_layers=False
         )
         return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
-    def load(self, weights):
+    def load(self, weights: Weights) -> None:
         """Put LoRA tensors, as `weights` returns them, into the policy."""
         peft.set_peft_model_state_dict(self.model, weights, self.model.active_adapter)
 
 
-def attach_policy(model, config=None, seed=0):
+def attach_policy(model: Model, config: Config | None = None, seed: int = 0) -> PeftModel:
     """`model` with one LoRA (a `PeftModel`), B = 0 and A drawn from `seed`; a policy as it is.
 
-    config: of the LoRA, and what all that is done with the policy goes by; None for `Config()`'s
-    LoRA, and the config that goes with the model. torch's random state stays as it was.
+    config: shapes the LoRA and stays with the model as `seal_config`, by which the public functions
+    then go; None for the LoRA of `Config()` and, later, the configuration that goes with the model.
+    torch's random state stays as it was.
 
     >>> import sealkit
     >>> model, tokenizer = sealkit.load_quantized("bundled")
@@ -129,7 +151,7 @@ def attach_policy(model, config=None, seed=0):
         return model
     shape, devices = config or Config(), [model.device] if model.device.type == "cuda" else []
     modules = shape.target_modules
-    config = LoraConfig(
+    lora = LoraConfig(
         task_type="CAUSAL_LM",
         r=shape.rank,
         lora_alpha=shape.alpha,
@@ -138,19 +160,25 @@ def attach_policy(model, config=None, seed=0):
     with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
         torch.manual_seed(seed_of("policy", seed))
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
-        policy = peft.get_peft_model(model, config).eval()
-    policy.config = config
+        policy = peft.get_peft_model(model, lora).eval()
+    policy.seal_config = config
     return policy
 
 
 @contextmanager
-def temporary_policy(model, tokenizer, config, seed=0, leave=False):
+def temporary_policy(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    config: Config,
+    seed: int = 0,
+    leave: bool = False,
+) -> Iterator[Policy]:
     """Within this context, the Policy on `model`: its own, or one drawn from `seed`.
 
-    config: for a model that says none. Afterwards the LoRA is as it was before, or gone if there
-    was none; with `leave`, only after an error (also Ctrl-C).
+    config: for a model that has no `seal_config`. Afterwards the LoRA is as it was before, or gone
+    if there was none; with `leave`, only after an error (also Ctrl-C).
     """
-    config = getattr(model, "config", None) or config
+    config = getattr(model, "seal_config", None) or config
     policy = Policy(attach_policy(model, config, seed), tokenizer, config)
     start = policy.weights()
     try:
@@ -165,24 +193,28 @@ def temporary_policy(model, tokenizer, config, seed=0, leave=False):
                 policy.model.unload()
 
 
-def seed_of(*key):
+def seed_of(*key: object) -> int:
     """A 63-bit seed from a key such as (seed, iteration, item, candidate), never from the clock."""
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
 
 
-def encode(tokenizer, texts, **options):
+def encode(
+    tokenizer: PreTrainedTokenizerBase, texts: str | Sequence[str], **options: Any
+) -> BatchEncoding:
     """`tokenizer(texts)` for texts that nobody has checked: the name of a special token is plain
     text, and half of a surrogate pair is U+FFFD."""
 
-    def whole(text):
+    def valid_unicode(text: str) -> str:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
-    texts = whole(texts) if isinstance(texts, str) else list(map(whole, texts))
+    texts = valid_unicode(texts) if isinstance(texts, str) else list(map(valid_unicode, texts))
     return tokenizer(texts, split_special_tokens=True, **options)
 
 
 @lru_cache
-def stop_criterion(tokenizer, stops):
+def stop_criterion(
+    tokenizer: PreTrainedTokenizerBase, stops: tuple[str, ...]
+) -> StopStringCriteria:
     """transformers' criterion for `stops`, which reads the whole vocabulary to make itself."""
     return StopStringCriteria(tokenizer, stops)
 
@@ -191,13 +223,13 @@ class TopP(LogitsProcessor):
     """Top-p sampling as transformers' `TopPLogitsWarper` does it, but sorted by numpy: torch takes
     30 times as long for that on a CPU."""
 
-    def __init__(self, top_p):
+    def __init__(self, top_p: float) -> None:
         self.top_p = top_p
 
-    def __call__(self, input_ids, scores):
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         ordered = torch.from_numpy(np.sort(scores.float().cpu().numpy())).to(scores)
-        left_out = (ordered.softmax(-1).cumsum(-1) <= 1 - self.top_p).sum(-1, keepdim=True)
-        least = ordered.gather(-1, left_out.clamp(max=scores.shape[-1] - 1))
+        excluded = (ordered.softmax(-1).cumsum(-1) <= 1 - self.top_p).sum(-1, keepdim=True)
+        least = ordered.gather(-1, excluded.clamp(max=scores.shape[-1] - 1))
         return scores.masked_fill(scores < least, -torch.inf)
 
 
@@ -207,10 +239,10 @@ class SeededSampling(LogitsProcessor):
     What a row draws does not depend on the rows beside it.
     """
 
-    def __init__(self, seeds):
+    def __init__(self, seeds: Sequence[int]) -> None:
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
-    def __call__(self, input_ids, scores):
-        drawn = [torch.rand(scores.shape[1], generator=one) for one in self.generators]
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        drawn = [torch.rand(scores.shape[1], generator=g) for g in self.generators]
         uniform = torch.stack(drawn).clamp(1e-10, 1 - 1e-7)
         return scores - torch.log(-torch.log(uniform)).to(scores)

@@ -20,11 +20,7 @@ from ..tasks.grading import grade
 from .rows import COLUMNS, format_header, format_row
 
 SHOWN = 3  # passages whose self-edits are shown, the first ones held out
-
-
 LINES = 4  # of a self-edit in a terminal
-
-
 RIVALS = re.compile(" RL$|passage only|^(best|random).* config$")  # of the last policy's arm
 
 

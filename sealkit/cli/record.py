@@ -17,11 +17,7 @@ from ..tasks.passages import Passage, load_passages, save_passages
 from .rows import count_styles
 
 BEFORE = "self-edits before RL"
-
-
 AFTER = re.compile(r"after iteration \d+")
-
-
 SPLITS = "train", "test"
 
 

@@ -1,22 +1,25 @@
-"""TODO."""
+"""Operations on k adapters side by side, as `sealkit.lora.fork` makes them, that streams need."""
+
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
-from ..lora import map_adapters
+from ..lora import Adapters, map_adapters
 
 
-def clone_adapters(adapters):
-    """A copy of adapters to go on from, leaves that want gradients, as `fork` makes them."""
+def clone_adapters(adapters: Adapters) -> Adapters:
+    """A copy to train further: leaves that require gradients."""
     return map_adapters(lambda matrix: matrix.detach().clone().requires_grad_(), adapters)
 
 
-def init_adapters(adapters, seeds):
-    """New adapters of the same shapes as PEFT draws them, the i-th from seeds[i]: their B is 0."""
-    drawn = [torch.Generator().manual_seed(seed) for seed in seeds]
+def init_adapters(adapters: Adapters, seeds: Sequence[int]) -> Adapters:
+    """New adapters of the same shapes, as PEFT initializes them, the i-th from seeds[i]: B = 0."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
-    def draw(A):
-        rows = [torch.rand(A.shape[1:], generator=one) for one in drawn]
-        return ((2 * torch.stack(rows) - 1) / A.shape[2] ** 0.5).to(A.device).requires_grad_()
+    def draw(A: Tensor) -> Tensor:
+        uniform = torch.stack([torch.rand(A.shape[1:], generator=g) for g in generators])
+        return ((2 * uniform - 1) / A.shape[2] ** 0.5).to(A.device).requires_grad_()
 
     return {
         name: (draw(A), torch.zeros_like(B, requires_grad=True))
@@ -24,15 +27,16 @@ def init_adapters(adapters, seeds):
     }
 
 
-def interpolate_adapters(old, new, share):
+def interpolate_adapters(old: Adapters, new: Adapters, share: Tensor) -> Adapters:
     """old + share (new − old), matrix by matrix. share: (k,), one for each adapter."""
 
-    return map_adapters(
-        lambda a, b: torch.lerp(a.detach(), b.detach(), share.to(a)[:, None, None]), old, new
-    )
+    def lerp(a: Tensor, b: Tensor) -> Tensor:
+        return torch.lerp(a.detach(), b.detach(), share.to(a)[:, None, None])
+
+    return map_adapters(lerp, old, new)
 
 
-def concat_ranks(old, new):
+def concat_ranks(old: Adapters, new: Adapters) -> Adapters:
     """One adapter for the sum of two updates, B A + B' A': ranks add up."""
     return {
         name: (torch.cat([A, new[name][0]], 1).detach(), torch.cat([B, new[name][1]], 2).detach())
@@ -40,9 +44,8 @@ def concat_ranks(old, new):
     }
 
 
-def adapter_state_dict(adapters, i):
-    """The tensors of adapter i by PEFT's names: what `Policy.load` takes, and
-    `sealkit.runs.journal.Journal` saves."""
+def adapter_state_dict(adapters: Adapters, i: int) -> dict[str, Tensor]:
+    """The tensors of adapter i by PEFT's names: what `Policy.load` takes and a journal saves."""
     return {
         f"{name}.lora_{letter}.weight": matrix[i].detach().cpu().clone()
         for name, pair in adapters.items()

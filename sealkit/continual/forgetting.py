@@ -97,8 +97,6 @@ class Forgetting:
 
 
 COSTS = "steps", "tokens", "seconds", "bytes"
-
-
 NOTE = "(95% bootstrap intervals over streams. Costs are ratios to the first row.)"
 
 
@@ -147,7 +145,7 @@ def alt_text(forgetting, remedies=None):
     """The text that stands for `plot_forgetting`'s figure: str, a sentence for each remedy.
 
     >>> row = {"accuracy": [[0.0, 0.0], [0.8, 0.1], [0.4, 0.6]], "routed": None}
-    >>> in_words(Forgetting({"none": [row]}))
+    >>> alt_text(Forgetting({"none": [row]}))
     'Accuracy never adapted: 0%. none: 70% just learned, 50% at the end, 40% on the first passage.'
     """
     parts = [f"Accuracy never adapted: {forgetting.control()[0]:.0%}."]

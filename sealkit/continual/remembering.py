@@ -4,6 +4,7 @@ Not in the paper. The loop is `outer_loop.seal`: only the task is another, and t
 from has learned the earlier items already.
 """
 
+from itertools import islice
 from types import SimpleNamespace
 
 
@@ -25,17 +26,21 @@ def remembering(task, share=0.5):
         return [prompt for prompts in asked for prompt in prompts]
 
     def reward(pair, answers):
-        said, parts = iter(answers), []
-        for one in (pair[0], *pair[1]):
-            parts.append(task.reward(one, [next(said) for _ in one.questions]))
-        own, *earlier = parts
-        return (1 - share) * own + share * sum(earlier) / len(earlier)
+        items = (pair[0], *pair[1])
+        per_question = len(answers) // sum(len(task.exam(item)) for item in items)
+        remaining, rewards = iter(answers), []
+        for item in items:
+            count = per_question * len(task.exam(item))
+            rewards.append(task.reward(item, list(islice(remaining, count))))
+        item_reward, *earlier = rewards
+        return (1 - share) * item_reward + share * sum(earlier) / len(earlier)
 
     return SimpleNamespace(
         __name__=f"{task.__name__}, remembering {share}",
         name=lambda pair: task.name(pair[0]),
         prompt=lambda pair, config, style=None: task.prompt(pair[0], config, style),
         lesson=lambda pair, edit, config: task.lesson(pair[0], edit, config),
+        exam=lambda pair: [q for item in (pair[0], *pair[1]) for q in task.exam(item)],
         questions=questions,
         reward=reward,
     )

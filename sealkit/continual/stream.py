@@ -27,8 +27,6 @@ from .forgetting import Forgetting
 from .remedies import REMEDIES, route_to_newest, route_to_own
 
 LOOKAHEAD = 1  # so many items that are not yet learned are examined too
-
-
 STREAMS_PER_PASS = (
     8  # streams side by side, so that two processes and a resumed run have parts to share
 )

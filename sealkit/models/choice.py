@@ -1,4 +1,4 @@
-"""TODO."""
+"""Which model, device and dtypes are taken on this machine, each with its reason."""
 
 import os
 import platform
@@ -14,14 +14,8 @@ BUNDLED_MODEL, PUZZLE_MODEL = (
 
 
 BUNDLED = {"bundled": (BUNDLED_MODEL, "1.0 M"), "puzzles": (PUZZLE_MODEL, "0.8 M")}
-
-
 REAL_MODEL = "mistralai/Mistral-7B-v0.1"
-
-
 REAL_MODEL_GIB = 14  # of GPU memory from which `environment` offers REAL_MODEL: a T4 has 14.7
-
-
 MODEL_VARIABLE = "SEALKIT_MODEL"
 
 
@@ -45,17 +39,17 @@ class Choice:
     threads_reason: str
 
     @property
-    def bundled(self):
+    def bundled(self) -> bool:
         """Whether it is one of the models that ship with sealkit."""
         return any(self.path == path for path, _ in BUNDLED.values())
 
 
-def model_name(name=None):
+def model_name(name: str | Path | None = None) -> str:
     """The model's name: as given, else as SEALKIT_MODEL says, else "bundled"."""
     return name or os.environ.get(MODEL_VARIABLE) or "bundled"
 
 
-def choose(name=None, device=None):
+def choose(name: str | Path | None = None, device: torch.device | str | None = None) -> Choice:
     """The one place that decides on model, device, compute dtypes and threads: Choice.
 
     On a CPU a second thread gains a bundled model little, and where others want the cores both
@@ -65,8 +59,8 @@ def choose(name=None, device=None):
     device = torch.device(device or (gpu if torch.cuda.is_available() else "cpu"))
     reason = "because it was asked for"
     if not name:
-        said = os.environ.get(MODEL_VARIABLE)
-        reason = f"because {MODEL_VARIABLE} {'says so' if said else 'names no other'}"
+        named = os.environ.get(MODEL_VARIABLE)
+        reason = f"because {MODEL_VARIABLE} {'says so' if named else 'names no other'}"
     name = model_name(name)
     dtype, products, why = choose_dtypes(device, name in BUNDLED)
     path = BUNDLED.get(name, (name, ""))[0]
@@ -78,7 +72,7 @@ def choose(name=None, device=None):
     return Choice(path, device, dtype, products, threads, reason, why, because)
 
 
-def choose_dtypes(device, bundled):
+def choose_dtypes(device: torch.device, bundled: bool) -> tuple[torch.dtype, torch.dtype, str]:
     """(dtype of activations, dtype of products with 4-bit weights, why).
 
     A T4 says that it supports bfloat16, which it emulates, so what decides is compute capability.
@@ -98,7 +92,7 @@ def choose_dtypes(device, bundled):
     return torch.float32, torch.float32, "which is exact and fast enough on a CPU"
 
 
-def environment(name=None, device=None):
+def environment(name: str | Path | None = None, device: torch.device | str | None = None) -> str:
     """Versions, device and chosen model, each with the reason: three lines of text.
 
     A fourth tells how to take Mistral-7B, and at what cost, where nobody chose a model and the GPU
@@ -131,7 +125,7 @@ def environment(name=None, device=None):
     return text
 
 
-def set_process_options(choice):
+def set_process_options(choice: Choice) -> None:
     """Set what holds for the whole process: threads, and how many kernels oneDNN keeps."""
     torch.set_num_threads(choice.threads)
     if choice.products != choice.dtype:  # one for each length of a row: 1,024 are 0.1 GB and more

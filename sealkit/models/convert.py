@@ -1,13 +1,15 @@
-"""TODO."""
+"""Changes to a loaded model: what is left goes to 4 bits, no dropout, packed texts kept apart."""
 
 from functools import wraps
+from typing import Any
 
 import bitsandbytes as bnb
 import torch
-from torch import nn
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def quantize_remaining(model):
+def quantize_remaining(model: PreTrainedModel) -> None:
     """Quantize what transformers left: linear layers of a class of their own (Falcon's), GGUF's."""
     head = model.get_output_embeddings()
     for name, layer in list(model.named_modules()):
@@ -22,7 +24,7 @@ def quantize_remaining(model):
 
 
 @torch.no_grad()
-def is_linear(layer):
+def is_linear(layer: nn.Module) -> bool:
     """Whether a layer computes W x + b and nothing else."""
     if not isinstance(layer, nn.Linear) or not layer.weight.is_floating_point():
         return False
@@ -32,7 +34,7 @@ def is_linear(layer):
     return torch.is_tensor(y) and y.shape == expected.shape and torch.dist(y, expected) <= tolerance
 
 
-def disable_dropout(model):
+def disable_dropout(model: PreTrainedModel) -> None:
     """Set every dropout probability to 0, of modules and configs, however the family names it.
 
     `eval()` is not enough: under gradient checkpointing a layer is in training mode, and those of
@@ -46,24 +48,29 @@ def disable_dropout(model):
                 setattr(holder, key, 0.0)
 
 
-def mask_packed_texts(model):
-    """Let the model add the mask of packed texts, if its family infers none from position ids."""
+def mask_packed_texts(model: PreTrainedModel) -> None:
+    """Give the model a mask of packed texts, where its family infers none from position ids."""
     forward = model.forward
 
     @wraps(forward)
-    def masked(*args, position_ids=None, attention_mask=None, **kwargs):
+    def masked(
+        *args: Any,
+        position_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
         if position_ids is not None and attention_mask is None:
             index = torch.arange(position_ids.shape[1], device=position_ids.device)
             start = index - position_ids
-            own = (start[:, :, None] == start[:, None, :]) & (index[:, None] >= index)
-            zeros = torch.zeros(own.shape, dtype=model.dtype, device=own.device)
-            attention_mask = zeros.masked_fill(~own, torch.finfo(model.dtype).min)[:, None]
+            visible = (start[:, :, None] == start[:, None, :]) & (index[:, None] >= index)
+            zeros = torch.zeros(visible.shape, dtype=model.dtype, device=visible.device)
+            attention_mask = zeros.masked_fill(~visible, torch.finfo(model.dtype).min)[:, None]
         return forward(*args, position_ids=position_ids, attention_mask=attention_mask, **kwargs)
 
     model.forward = masked
 
 
-def keep_trainable_on_cpu(model):
+def keep_trainable_on_cpu(model: nn.Module) -> None:
     """Keep bitsandbytes from repacking 4-bit layers for inference on CPUs with AVX512-BF16.
 
     The first forward without gradients would repack each `Linear4bit` in place, and from then on
@@ -72,3 +79,10 @@ def keep_trainable_on_cpu(model):
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def set_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Pad with the end token, where there is no pad token or it is not embedded."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if tokenizer.pad_token is None or tokenizer.pad_token_id >= rows:
+        tokenizer.pad_token = tokenizer.eos_token

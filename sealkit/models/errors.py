@@ -1,4 +1,4 @@
-"""TODO."""
+"""What the libraries raise while a model is loaded, as one sentence with its remedy."""
 
 import re
 from importlib.metadata import version
@@ -7,19 +7,19 @@ from socket import gaierror
 import torch
 from huggingface_hub import constants, errors
 
-from .choice import MODEL_VARIABLE
+from .choice import MODEL_VARIABLE, Choice
 
 
 class UnsupportedModelError(ValueError):
-    """The model can't do what sealkit needs; the message goes on after its name."""
+    """The model can't do what the loops need; the message goes on after the model's name."""
 
 
-def explain_loading_error(error, choice):
+def explain_loading_error(error: Exception, choice: Choice) -> Exception:
     """One sentence with the remedy for what the libraries say in many, or in none.
 
     ValueError about the model, RuntimeError about the machine; any other error stays as it is.
     """
-    chain = [error]
+    chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
         chain.append(cause)
     name, text, hub = repr(str(choice.path)), " ".join(map(str, chain)), constants.ENDPOINT

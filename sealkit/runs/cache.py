@@ -1,46 +1,60 @@
-"""TODO."""
+"""Results by key: compute only what is missing, in batches that fit memory, on all processes."""
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from tqdm.auto import tqdm
 
 from .processes import broadcast, distributed_state, progress_disabled
 
+Key = tuple[Hashable, ...]  # such as ("trial", iteration, item, candidate)
+Cache = dict[Key, Any]  # a plain one, or a `Journal`
 
-def compute_missing(cache, keys, compute, width, title=None):
-    """[cache[key] for key in keys]; what is missing, `compute` makes, `width` keys at a time.
 
-    compute: keys -> values, such as one pass of the inner loop. Each part of `width` keys is noted
-    when it is done; one that is not wholly known is computed whole, so that bits are those of an
-    unbroken run. Parts are dealt to the processes of torchrun or `accelerate launch`. When memory
-    runs out, compute gets half as many keys from there on. title: of a terminal's bar, if any.
+def compute_missing(
+    cache: Cache,
+    keys: Sequence[Key],
+    compute: Callable[[list[Key]], list[Any]],
+    batch_size: int,
+    title: str | None = None,
+) -> list[Any]:
+    """[cache[key] for key in keys]; `compute` makes what is missing, `batch_size` keys at a time.
+
+    compute: keys -> values, such as one pass of the inner loop. Each batch is stored when it is
+    done; one that is only partly there is computed whole, so that bits are those of an unbroken
+    run. Batches are dealt to the processes of torchrun or `accelerate launch`. When memory runs
+    out, compute gets half as many keys from there on. title: of a terminal's progress bar, if any.
 
     >>> cache, square = {("square", 2): 4}, lambda keys: [n * n for _, n in keys]
-    >>> remembered(cache, [("square", 2), ("square", 3)], square, width=1)
+    >>> compute_missing(cache, [("square", 2), ("square", 3)], square, batch_size=1)
     [4, 9]
     """
-    state, parts = distributed_state(), [keys[i : i + width] for i in range(0, len(keys), width)]
-    missing = [part for part in parts if not cache.keys() >= set(part)]
+    # 1. the batches that are missing, and this process's share of them
+    state = distributed_state()
+    batches = [list(keys[i : i + batch_size]) for i in range(0, len(keys), batch_size)]
+    missing = [batch for batch in batches if not cache.keys() >= set(batch)]
     mine = missing[state.process_index :: state.num_processes]
     width = max(map(len, mine), default=1)  # what is tried, where fewer are left than are allowed
 
-    def halved(error):
-        if width == 1 or not should_reduce_batch_size(error):
-            raise error
-        clear_device_cache(garbage_collection=True)
-        half = -(-width // 2)
-        tqdm.write(f"Memory ran out with {width} side by side: going on with {half}.")
-        return half
-
-    for part in tqdm(mine, title, leave=False, disable=progress_disabled() if title else True):
-        values = [cache[key] for key in part] if cache.keys() >= set(part) else []
-        while len(values) < len(part):
+    # 2. compute and store each; out of memory, with half the width
+    for batch in tqdm(mine, title, leave=False, disable=progress_disabled() if title else True):
+        values = [cache[key] for key in batch] if cache.keys() >= set(batch) else []
+        while len(values) < len(batch):
             try:
-                values += compute(part[len(values) :][:width])
+                values += compute(batch[len(values) :][:width])
             except RuntimeError as error:
-                width = halved(error)
-        if new := {k: v for k, v in zip(part, values, strict=True) if k not in cache}:
-            cache.update(new)  # what is known stays, so that what was made of it stays true
-    own = {key: cache[key] for part in mine for key in part}
-    for rank in range(min(len(missing), state.num_processes)):  # a gathered policy would be N large
-        dict.update(cache, broadcast(own, rank))
+                if width == 1 or not should_reduce_batch_size(error):
+                    raise
+                clear_device_cache(garbage_collection=True)
+                half = -(-width // 2)
+                tqdm.write(f"Memory ran out with {width} side by side: going on with {half}.")
+                width = half
+        if new := {k: v for k, v in zip(batch, values, strict=True) if k not in cache}:
+            cache.update(new)  # what is there stays, so that what was made of it stays true
+
+    # 3. exchange: only in memory, since a Journal's file has what its own process computed
+    computed = {key: cache[key] for batch in mine for key in batch}
+    for rank in range(min(len(missing), state.num_processes)):  # one by one: a gather holds N
+        dict.update(cache, broadcast(computed, rank))
     return [cache[key] for key in keys]

@@ -1,13 +1,12 @@
-"""What is done need not be done again: results by key, in a dict or in a folder that outlives it.
-
-A run's folder is never half of anything but its journal's last line; that is cut off on resuming.
-"""
+"""Files that are written whole or not at all, and the errors of a run's folder in one sentence."""
 
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import filelock
@@ -22,18 +21,18 @@ class RunError(Exception):
     """
 
 
-def write_json(path, value):
+def write_json(path: str | Path, value: Any) -> None:
     """Write JSON to a file, see `write_text`; a set becomes a sorted list."""
     write_text(path, json.dumps(value, indent=1, default=sorted) + "\n")
 
 
-def write_text(path, text):
+def write_text(path: str | Path, text: str) -> None:
     """Write a text to a file, see `write_atomically`. Raises RunError."""
     with os_errors_as_run_error(path):
         write_atomically(path, text.encode("utf-8", "replace"))
 
 
-def write_atomically(path, data):
+def write_atomically(path: str | Path, data: bytes) -> None:
     """Write bytes to a file, or to what a link points to, all or none. Raises OSError.
 
     Whatever stops it, the file holds `data` or still what it held before.
@@ -54,8 +53,8 @@ def write_atomically(path, data):
     fsync_folder(path.parent)
 
 
-def fsync_folder(folder):
-    """Have the system put a folder's list of files on the disk; only POSIX opens folders."""
+def fsync_folder(folder: Path) -> None:
+    """Flush a folder's list of files to the disk; only POSIX can open folders."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -64,7 +63,7 @@ def fsync_folder(folder):
             os.close(handle)
 
 
-def corrupt_file_error(where, why):
+def corrupt_file_error(where: object, why: object) -> RunError:
     """The RunError for a file that is not as the run left it."""
     return RunError(
         f"{where}: {why}. Put back a copy, or choose a new folder; nothing was changed."
@@ -72,8 +71,8 @@ def corrupt_file_error(where, why):
 
 
 @contextmanager
-def os_errors_as_run_error(path, act="written"):
-    """Within this context, errors of the system become a RunError about `path`."""
+def os_errors_as_run_error(path: object, act: str = "written") -> Iterator[None]:
+    """Within this context, the operating system's errors become a RunError about `path`."""
     try:
         yield
     except filelock.Timeout:

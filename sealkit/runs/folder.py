@@ -1,21 +1,30 @@
-"""TODO."""
+"""A run's folder: opened by one run at a time, and only for the settings that it began with."""
 
 import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import filelock
+from peft import LoraConfig
 
+from .cache import Cache
 from .files import RunError, corrupt_file_error, os_errors_as_run_error, write_json
 from .journal import Journal
 from .processes import distributed_state, sigterm_as_run_error
 
-OTHERWISE = "or choose a new folder."
+OR_NEW_FOLDER = "or choose a new folder."
 
 
 @contextmanager
-def open_run(folder, settings, machine, config=None):
-    """The Journal in `folder`, new or as it was left, held by this run alone; None: a dict.
+def open_run(
+    folder: str | Path | None,
+    settings: Mapping[str, Any],
+    machine: Mapping[str, Any],
+    config: LoraConfig | None = None,
+) -> Iterator[Cache]:
+    """The Journal in `folder`, new or as it was left, locked by this run; for None, a dict.
 
     settings: flat dict of all that shapes the results; what is there has to be the same. machine:
     dict of what shapes their last digits, such as versions; a difference is printed.
@@ -42,7 +51,7 @@ def open_run(folder, settings, machine, config=None):
             raise corrupt_file_error(record, repr(error)) from error
         if other:
             where = f"{str(folder)!r} holds a run with other settings ({other})"
-            raise RunError(f"{where}: give the same again to go on with it, {OTHERWISE}")
+            raise RunError(f"{where}: give the same again to go on with it, {OR_NEW_FOLDER}")
         journal = Journal(folder, config, state.process_index)
         if state.is_main_process:
             with os_errors_as_run_error(folder):
@@ -58,34 +67,28 @@ def open_run(folder, settings, machine, config=None):
 
 
 @contextmanager
-def lock_run_folder(folder):
-    """Hold a run's folder, new or old, for this process, until it ends, however it ends."""
+def lock_run_folder(folder: Path) -> Iterator[None]:
+    """Lock a run's folder, new or old, until the context or the process ends."""
     with os_errors_as_run_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        there = {path.name for path in folder.iterdir() if path.suffix != ".tmp"} - {".lock"}
+        names = {path.name for path in folder.iterdir() if path.suffix != ".tmp"} - {".lock"}
     where, lock = repr(str(folder)), filelock.FileLock(folder / ".lock", timeout=0)
-    if "trials.jsonl" in there:
-        raise RunError(f"{where} holds a run of sealkit 0.1: go on in that version, {OTHERWISE}")
-    if there and "run.json" not in there:
-        raise RunError(f"{where} holds other files and no run: move those away, {OTHERWISE}")
+    if names and "run.json" not in names:
+        raise RunError(f"{where} holds other files and no run: move those away, {OR_NEW_FOLDER}")
     try:
-        with (
-            os_errors_as_run_error(folder),
-            suppress(NotImplementedError),
-        ):  # network drives without locks
+        # network drives may have no locks
+        with os_errors_as_run_error(folder), suppress(NotImplementedError):
             lock.acquire()
     except filelock.Timeout:
-        said = (
-            f"Another process is at work on the run in {where}: wait for it, stop it, {OTHERWISE}"
-        )
-        raise RunError(said) from None
+        busy = f"Another process is at work on the run in {where}"
+        raise RunError(f"{busy}: wait for it, stop it, {OR_NEW_FOLDER}") from None
     try:
         yield
     finally:
         lock.release()
 
 
-def describe_differences(there, here):
+def describe_differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """What differs between two flat dicts, in words; empty if nothing does."""
     pairs = {name: (there.get(name, "missing"), here.get(name, "missing")) for name in there | here}
     return "; ".join(

@@ -1,25 +1,35 @@
-"""TODO."""
+"""What makes a run this run: settings and machine, by which a folder is matched to it."""
 
 import hashlib
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from ..models.unpacking import quantized_layers
+from .cache import Cache
 from .folder import open_run
 
 LIBRARIES = "torch", "transformers", "peft", "bitsandbytes"
 
 
-def open_run_cache(run_dir, policy, task, items, k, seed):
-    """A context with the cache of a run, see `open_run`, and what must never be mixed up in it."""
+def open_run_cache(
+    run_dir: str | Path | None, policy: Any, task: Any, items: Sequence[Any], k: int, seed: int
+) -> AbstractContextManager[Cache]:
+    """A context with the cache of a run in `run_dir`, or in memory: see `open_run` and its errors.
+
+    policy: a `sealkit.Policy`. task: its module. Settings are what shapes the results, machine what
+    shapes their last digits.
+    """
     model, config = policy.model, policy.config
     keep = getattr(config.keep, "__name__", type(config.keep).__name__)  # a partial has none
+    products = {str(m.compute_dtype) for m in model.modules() if hasattr(m, "compute_dtype")}
     machine = {name: version(name) for name in LIBRARIES} | {"dtype": str(model.dtype)}
-    machine["products"] = ", ".join(
-        sorted({str(layer.compute_dtype) for layer in quantized_layers(model)})
-    )
+    machine["products"] = ", ".join(sorted(products))
     machine["device"] = f"CPU, {torch.backends.cpu.get_cpu_capability()}"
     machine["threads"] = torch.get_num_threads()
     if model.device.type == "cuda":
@@ -32,12 +42,13 @@ def open_run_cache(run_dir, policy, task, items, k, seed):
     return open_run(run_dir, settings, machine, model.peft_config[model.active_adapter])
 
 
-def digest(items):
-    """Number of items, and hex digits that change with any of their texts."""
-    return f"{len(items)}, {hashlib.sha256(repr(list(items)).encode()).hexdigest()[:16]}"
+def digest(items: Iterable[Any]) -> str:
+    """The number of items, and hex digits that change with any of their texts."""
+    items = list(items)
+    return f"{len(items)}, {hashlib.sha256(repr(items).encode()).hexdigest()[:16]}"
 
 
-def fingerprint(tensors):
+def fingerprint(tensors: Iterable[Tensor]) -> str:
     """16 hex digits of the starts of some tensors: those of two checkpoints differ."""
     sha = hashlib.sha256()
     for tensor in tensors:

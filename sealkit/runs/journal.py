@@ -1,14 +1,22 @@
-"""TODO."""
+"""The journal: a dict whose entries are on the disk, a JSON line each, weights as PEFT adapters.
+
+Only its last line can be half written, when a process is killed; it is cut off on resuming.
+"""
 
 import hashlib
 import json
 import os
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
+from .cache import Key
 from .files import (
     corrupt_file_error,
     fsync_folder,
@@ -20,7 +28,7 @@ from .files import (
 ADAPTER = "adapter_model.safetensors"
 
 
-class Journal(dict):
+class Journal(dict[Key, Any]):
     """A dict whose `update` is on the disk before it returns: in `folder`, a JSON line per entry.
 
     Keys are tuples, values what JSON can hold; "weights" of a value, LoRA tensors by PEFT's names,
@@ -35,7 +43,7 @@ class Journal(dict):
     {('trial', 1, 0): 'done'}
     """
 
-    def __init__(self, folder, config=None, rank=0):
+    def __init__(self, folder: str | Path, config: LoraConfig | None = None, rank: int = 0) -> None:
         self.folder, self.config, self.size = Path(folder), config, 0
         self.path = self.folder / (f"journal-{rank}.jsonl" if rank else "journal.jsonl")
         for path in sorted(self.folder.glob("journal*.jsonl")):
@@ -59,9 +67,9 @@ class Journal(dict):
                     value = value | {"weights": self.read(key, value)}
                 self[key] = value
 
-    def update(self, rows):
-        """Note results (dict, or pairs); if it raises RunError, none of them is in the journal."""
-        rows, lines = dict(rows), b""
+    def update(self, rows: Mapping[Key, Any]) -> None:
+        """Store results; if it raises RunError, none of them is in the journal."""
+        lines = b""
         for key, value in rows.items():
             if isinstance(value, dict) and "weights" in value:
                 value = value | {"weights": self.write(key, value["weights"])}
@@ -82,7 +90,7 @@ class Journal(dict):
         self.size += len(lines)
         super().update(rows)
 
-    def write(self, key, weights):
+    def write(self, key: Key, weights: Mapping[str, Tensor]) -> str:
         """Save LoRA tensors as a stock PEFT adapter, such as `policy_1/`; returns its SHA-256."""
         folder = self.folder / "_".join(map(str, key))
         data = save({name: tensor.contiguous() for name, tensor in weights.items()})
@@ -93,7 +101,7 @@ class Journal(dict):
         write_json(folder / "adapter_config.json", self.config.to_dict() | {"inference_mode": True})
         return hashlib.sha256(data).hexdigest()
 
-    def read(self, key, value):
+    def read(self, key: Key, value: Mapping[str, Any]) -> dict[str, Tensor]:
         """The LoRA tensors that `write` saved."""
         path = self.folder / "_".join(map(str, key)) / ADAPTER
         try:
@@ -105,6 +113,6 @@ class Journal(dict):
             raise corrupt_file_error(path, error) from error
 
 
-def checksum(key, value):
-    """CRC-32 of an entry as JSON, by which a damaged line is known."""
+def checksum(key: object, value: object) -> int:
+    """CRC-32 of an entry as JSON, which detects a damaged line."""
     return zlib.crc32(json.dumps([key, value]).encode("ascii"))

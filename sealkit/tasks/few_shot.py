@@ -15,8 +15,6 @@ FIXED_RECIPES = [
 
 
 VIEWS = 5  # that vote, of each test grid
-
-
 ORACLE, BEST_FIXED = "oracle (best of the grid)", "best fixed recipe"
 
 

@@ -38,8 +38,6 @@ process man woman person people group type part number century decade year""".sp
 
 
 FIRST = "new old great san santa los las cape port fort east west north south".split()
-
-
 EMPHASIS = dict.fromkeys("but only just merely simply".split(), "b")  # not only
 
 

@@ -11,11 +11,7 @@ from ..selection import keep_above_threshold
 from .grading import grade
 
 NOUN = "passage"  # what an item is called
-
-
 CHARACTERS = 100_000  # of a self-edit that are read; `Recipe.max_tokens` takes far fewer
-
-
 TEXTS = {path.stem: path.read_text("utf-8") for path in Path(__file__).parent.glob("prompts/*.txt")}
 
 
@@ -42,11 +38,7 @@ class Prompts:
 
 # The bundled model has read all of these; None leaves the choice of style to the policy.
 KINDS = "implications", "questions", "rewrite", "gist"
-
-
 CUES = {None: "Notes:"} | {style: f"{style.title()}:" for style in KINDS}
-
-
 BUNDLED_CONFIG = Config(Prompts(CUES, dict.fromkeys(CUES, "")), keep=keep_above_threshold)
 
 
@@ -63,8 +55,6 @@ STYLES = {
 
 
 EXAMPLES = {style: TEXTS[style].replace("{ferry}", TEXTS["ferry"]) for style in STYLES}
-
-
 GENERAL_CONFIG = Config(
     Prompts(
         {None: STYLES["implications"]} | STYLES,
@@ -89,7 +79,7 @@ def config_for(tokenizer):
     """The Recipe that goes with a model: what its tokenizer's folder names, else GENERAL.
 
     >>> import sealkit
-    >>> recipe_for(sealkit.load_quantized("bundled")[1]) is BUNDLED
+    >>> config_for(sealkit.load_quantized("bundled")[1]) is BUNDLED
     True
     """
     return {"bundled": BUNDLED_CONFIG}.get(tokenizer.init_kwargs.get("prompts"), GENERAL_CONFIG)
@@ -136,6 +126,11 @@ def lesson(passage, edit, config):
     return Lesson(training_sequences(edit, passage), config.steps, config.learning_rate)
 
 
+def exam(passage):
+    """The passage's questions."""
+    return passage.questions
+
+
 def questions(passage, config, in_context=False):
     """The exam's prompts, list[str]; with the passage in view, it is none (closed book)."""
     before = config.prompts.exam + (shown(passage, config) if in_context else "")
@@ -152,8 +147,6 @@ def reward(passage, answers):
 
 
 NO_EXAM = "The passage {!r} has no questions: without an exam there is no reward; add some."
-
-
 LABEL = re.compile(  # 1.  2)  (3)  [4]  a.  -  •  ##  "Implication 5:"
     r"^\s*(?:[(\[]?\d{1,3}[.):\]]+(?:\s+|(?=[A-Z\"]))|\(?[a-z][.)]\s+|[-*•–·▪◦>]\s+|#+\s+"
     r"|(?i:implication|inference|fact|point|statement|step) \d{1,3}[.:]\s+)+"

@@ -32,17 +32,9 @@ from ..models.choice import BUNDLED_MODEL, choose
 from ..runs.files import write_atomically
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
-
-
 SPLITS = ("train", "validation", "test")
-
-
 HELD_OUT = 4  # one item in so many of a file's is for testing
-
-
 BLANK = re.compile(r"[\s\u200b-\u200f\u2060-\u2064\ufeff]*")
-
-
 QUESTIONS = 5  # most passages of SQuAD have five, a few over twenty
 
 

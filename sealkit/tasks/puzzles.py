@@ -23,23 +23,11 @@ from ..policy import Config, seed_of
 from .passages import BUNDLED, HELD_OUT, SPLITS, checked
 
 NOUN = "puzzle"  # what an item is called
-
-
 FLAGS = "mirror", "shuffle", "recolour"
-
-
 KINDS = *FLAGS, "invalid"  # of recipes, see `style`
-
-
 LOSSES = "outputs", "all"
-
-
 RATES, STEPS = (0.001, 0.003, 0.005), (10, 20, 40)  # of the bundled model's recipes
-
-
 COLOURS, SIDE = 10, 30  # of ARC
-
-
 CHARACTERS = 10_000  # of a self-edit that are read
 
 
@@ -105,7 +93,7 @@ class InvalidRecipe(ValueError):
 def keep_solved(rewards, alone):
     """The rule of the paper for this domain: every recipe that solved its puzzle wholly.
 
-    >>> solved([1.0, 0.5, 1.0], alone=1.0)
+    >>> keep_solved([1.0, 0.5, 1.0], alone=1.0)
     [0, 2]
     """
     return [j for j, reward in enumerate(rewards) if reward == 1]
@@ -178,6 +166,11 @@ def prompt(puzzle, config, style=None):
     """What asks for a recipe: the demonstrations, without the tests."""
     prompts = config.prompts
     return prompts.before + shown(puzzle.demonstrations) + prompts.cue
+
+
+def exam(puzzle):
+    """The puzzle's test grids."""
+    return puzzle.tests
 
 
 def questions(puzzle, config, in_context=False):

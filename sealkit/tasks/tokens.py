@@ -14,8 +14,6 @@ from dateutil import parser as dates
 from text_to_num import alpha2digit
 
 LONGEST = 5_000  # characters that are read
-
-
 FILLERS = """an the mostly mainly often usually of in on at to for by from with as is was were are
 be been am it its their his her their they he she this that these those which who had has have
 did does
@@ -42,20 +40,10 @@ CHARACTERS = str.maketrans(
 
 
 MONTHS = {name.lower(): names[-1].lower() for names in dates.parserinfo.MONTHS for name in names}
-
-
 MONEY = {"$": "dollars", "€": "euros", "£": "pounds", "¥": "yen", "₹": "rupees"}
-
-
 SCALES = dict(hundred=100, thousand=10**3, million=10**6, billion=10**9, trillion=10**12)
-
-
 ROMAN = "0 i ii iii iv v vi vii viii ix x xi xii xiii xiv xv xvi xvii xviii xix xx xxi".split()
-
-
 UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
-
-
 NUMBER = r"\d{1,30}(?:\.\d{1,30})?"
 
 
@@ -120,8 +108,6 @@ AFTER = [
 
 
 BEFORE, AFTER = ([(re.compile(old), new) for old, new in some] for some in (BEFORE, AFTER))
-
-
 LEX = re.compile(
     rf"""(?P<bound>[<>])?(?P<number>(?:(?<![\w)%])-)?{NUMBER}(?:/[1-9]\d{{0,9}})?)(?!\.?\w)
            (?P<unit>\s?(?:(?:square|cubic|sq)\s)?[^\W\d_]{{1,20}}
