@@ -12,9 +12,9 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from sealkit.continual.stream.adapters import concat_ranks, init_adapters, interpolate_adapters
-from sealkit.continual.stream.forgetting import Forgetting, alt_text, plot_forgetting
-from sealkit.continual.stream.remedies import (
+from sealkit.continual.adapters import concat_ranks, init_adapters, interpolate_adapters
+from sealkit.continual.forgetting import Forgetting, alt_text, plot_forgetting
+from sealkit.continual.remedies import (
     REMEDIES,
     Remedy,
     average,
@@ -23,8 +23,8 @@ from sealkit.continual.stream.remedies import (
     route_by_words,
     route_to_newest,
 )
-from sealkit.continual.stream.remembering import remembering
-from sealkit.continual.stream.stream import (
+from sealkit.continual.remembering import remembering
+from sealkit.continual.stream import (
     Learner,
     answer_routed,
     draw_streams,

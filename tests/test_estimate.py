@@ -25,9 +25,9 @@ def quick(policy):
     for name, parameter in policy.model.named_parameters():
         if "lora_" in name:
             parameter.data.normal_(std=0.02, generator=generator)
-    policy.model.config = QUICK
+    policy.model.seal_config = QUICK
     yield policy.model, policy.tokenizer
-    policy.model.config = policy.config
+    policy.model.seal_config = policy.config
 
 
 def test_nothing_is_changed_to_the_bit(quick, validation, base_bytes):

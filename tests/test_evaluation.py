@@ -14,9 +14,9 @@ from sealkit.tasks import knowledge
 def quick(policy):
     """The policy with a recipe of 3 steps, for the public functions too."""
     config = replace(policy.config, steps=3)
-    policy.model.config = config
+    policy.model.seal_config = config
     yield replace(policy, config=config)
-    policy.model.config = policy.config
+    policy.model.seal_config = policy.config
 
 
 def test_interval_covers_the_true_mean_about_95_times_in_100():

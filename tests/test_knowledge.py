@@ -8,7 +8,7 @@ import pytest
 import sealkit
 from sealkit.bundled import world
 from sealkit.tasks import knowledge
-from sealkit.tasks.knowledge import BUNDLED, GENERAL, lesson, questions, reward
+from sealkit.tasks.knowledge import BUNDLED_CONFIG, GENERAL_CONFIG, lesson, questions, reward
 
 PASSAGE = sealkit.Passage("T", "A text.", ())
 
@@ -72,7 +72,7 @@ def test_all_real_self_edits_give_clean_sequences(paper):
 
 
 def test_a_lesson_has_the_recipes_pace_and_without_a_self_edit_the_passage_alone():
-    for config in (BUNDLED, GENERAL):
+    for config in (BUNDLED_CONFIG, GENERAL_CONFIG):
         taught = lesson(PASSAGE, "1. A fact.", config)
         assert taught.texts == ["T\nA text.", "A fact."]
         assert (taught.steps, taught.learning_rate) == (config.steps, config.learning_rate)
@@ -81,7 +81,7 @@ def test_a_lesson_has_the_recipes_pace_and_without_a_self_edit_the_passage_alone
 
 def test_an_exam_shows_the_passage_only_if_it_is_asked_to(validation):
     passage = validation[0]
-    for config in (BUNDLED, GENERAL):
+    for config in (BUNDLED_CONFIG, GENERAL_CONFIG):
         for in_context in (False, True):
             prompts = questions(passage, config, in_context)
             assert len(prompts) == len(passage.questions)

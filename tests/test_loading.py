@@ -20,7 +20,8 @@ from sealkit import checks, loading
 from sealkit.inner_loop import collate, pack, row_losses
 from sealkit.loading import weight_bytes
 from sealkit.lora import lora_layers
-from sealkit.models import choice, unpacking
+from sealkit.models import choice as models_choice
+from sealkit.models import unpacking
 from sealkit.models.choice import BUNDLED_MODEL, choose
 from sealkit.models.convert import is_linear, keep_trainable_on_cpu
 from sealkit.models.unpacking import unpacked
@@ -191,7 +192,7 @@ def test_argument_beats_variable_beats_the_bundled_model(gpu, monkeypatch):
 
 def test_one_thread_for_a_small_model_unless_the_user_chose(monkeypatch):
     own = torch.get_num_threads()
-    monkeypatch.setattr(choice, "DEFAULT_THREADS", 3)
+    monkeypatch.setattr(models_choice, "DEFAULT_THREADS", 3)
     try:
         monkeypatch.setenv("OMP_NUM_THREADS", str(own))  # also what torchrun and accelerate set
         torch.set_num_threads(2)
@@ -220,7 +221,7 @@ def test_one_thread_for_a_small_model_unless_the_user_chose(monkeypatch):
 def test_4_bit_products_of_a_bundled_model_are_bf16_where_the_cpu_has_it(
     name, has, products, monkeypatch
 ):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {choice.CPU_BF16: has})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {models_choice.CPU_BF16: has})
     choice = choose(name, "cpu")
     assert choice.dtype == torch.float32 and choice.products == products
     said = "4-bit products in bfloat16" in sealkit.environment(name, "cpu")
@@ -459,7 +460,7 @@ def test_dropout_and_leaks_are_found_by_what_a_model_does(family, needed, tmp_pa
     them."""
     folder = save(family, tmp_path)
     sealkit.load_quantized(folder)
-    for place, name in ((loading, "without_dropout"), (checks, "mask_packed")):
+    for place, name in ((loading, "disable_dropout"), (loading, "mask_packed_texts")):
         with monkeypatch.context() as patch:
             patch.setattr(place, name, lambda model: None)
             with pytest.raises(ValueError, match="keep texts apart") if needed else nullcontext():

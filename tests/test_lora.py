@@ -3,7 +3,7 @@
 import pytest
 import torch
 from peft import PeftModel
-from sealkit.continual.stream.adapters import adapter_state_dict
+from sealkit.continual.adapters import adapter_state_dict
 
 import sealkit
 from sealkit.inner_loop import ask, sft

@@ -569,7 +569,7 @@ def test_other_settings_are_refused_by_name(ended, small, policy):
         ("seed", {"seed": 4}, ["seed is 3 there and 4 here"]),
         ("k", {"k": 1}, ["k is 2 there and 1 here"]),
         ("steps", {"steps": 3}, ["steps is 2 there and 3 here"]),
-        ("rule", {"keep": keep_best}, ["keep is best_if_better there and best here"]),
+        ("rule", {"keep": keep_best}, ["keep is best_if_better there and keep_best here"]),
         ("prompts", {"prompts": knowledge.GENERAL_CONFIG.prompts}, ["prompts is"]),
         ("passages", {"passages": passages[1:]}, ["items is 2, "]),
         ("number of passages", {"passages": passages}, ["items is 2, ", "there and 3, "]),

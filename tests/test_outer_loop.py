@@ -118,7 +118,7 @@ def test_a_selection_rule_may_be_any_function(tmp_path):
     passages, folder = sealkit.load_passages("bundled", limit=1), tmp_path / "run"
     history = sealkit.run_seal(*new_policy(config), passages, 1, 2, folder)
     assert len(history.iterations[0].kept) == 1 and '"partial"' in (folder / "run.json").read_text()
-    with pytest.raises(sealkit.RunError, match="keep is partial there and best here"):
+    with pytest.raises(sealkit.RunError, match="keep is partial there and keep_best here"):
         config = replace(config, keep=keep_best)
         sealkit.run_seal(*new_policy(config), passages, 1, 2, folder)
 

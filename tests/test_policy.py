@@ -106,7 +106,7 @@ def test_a_policy_is_drawn_from_its_seed_and_from_nothing_else(model_and_tokeniz
         assert torch.equal(torch.random.get_rng_state(), state)
         assert (
             sealkit.attach_policy(attached, seed=5) is attached
-            and attached.config is BUNDLED_CONFIG
+            and attached.seal_config is BUNDLED_CONFIG
         )
         drawn.append(sealkit.Policy(attached, tokenizer, BUNDLED_CONFIG).weights())
         attached.unload()
@@ -196,7 +196,7 @@ def test_no_more_texts_lie_side_by_side_than_the_recipe_allows(
 
     whole = both()
     monkeypatch.setattr(sealkit.Policy, "write", noting)
-    monkeypatch.setattr(policy.model, "recipe", replace(policy.config, texts_per_pass=width))
+    monkeypatch.setattr(policy.model, "seal_config", replace(policy.config, texts_per_pass=width))
     assert both() == whole and len(whole[0]) == len(whole[1]) == 2
     count = sum(len(passage.questions) for passage in some)
     assert max(sizes) == width and sum(sizes) == 2 * 3 + count

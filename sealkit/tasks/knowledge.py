@@ -79,7 +79,7 @@ def config_for(tokenizer):
     """The Recipe that goes with a model: what its tokenizer's folder names, else GENERAL.
 
     >>> import sealkit
-    >>> config_for(sealkit.load_quantized("bundled")[1]) is BUNDLED
+    >>> config_for(sealkit.load_quantized("bundled")[1]) is BUNDLED_CONFIG
     True
     """
     return {"bundled": BUNDLED_CONFIG}.get(tokenizer.init_kwargs.get("prompts"), GENERAL_CONFIG)

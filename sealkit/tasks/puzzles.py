@@ -70,7 +70,7 @@ class Recipe(pydantic.BaseModel):
 
     mirror, shuffle, recolour: augmentations, see `versions`. loss: on outputs or on all cells.
 
-    >>> Settings(mirror=False, shuffle=False, recolour=True, loss="all", learning_rate=0.003,
+    >>> Recipe(mirror=False, shuffle=False, recolour=True, loss="all", learning_rate=0.003,
     ...          steps=5).steps
     5
     """
@@ -93,7 +93,7 @@ class InvalidRecipe(ValueError):
 def keep_solved(rewards, alone):
     """The rule of the paper for this domain: every recipe that solved its puzzle wholly.
 
-    >>> keep_solved([1.0, 0.5, 1.0], alone=1.0)
+    >>> keep_solved([1.0, 0.5, 1.0], 1.0)
     [0, 2]
     """
     return [j for j, reward in enumerate(rewards) if reward == 1]

@@ -398,7 +398,7 @@ def full_rows(k, dtype=torch.float16, device="cuda", config=None, **changes):
         work = mistral_7b(k, config, sequences=10, length=tokens // 8, device=device)
     prompts = work.policy.config.prompts  # short ones, and a vocabulary that has their words
     config = replace(REAL, **{"prompts": prompts, "max_tokens": tokens} | changes)
-    work.policy.model.config = config
+    work.policy.model.seal_config = config
     return replace(work.policy, config=config), work.pairs
 
 

@@ -10,11 +10,11 @@ python tests/benchmarks/remembering.py [--seed 0] [--streams 16] [--passages 40]
 import argparse
 from dataclasses import replace
 
-from sealkit.continual.stream.adapters import adapter_state_dict
-from sealkit.continual.stream.forgetting import Forgetting
-from sealkit.continual.stream.remedies import REMEDIES
-from sealkit.continual.stream.remembering import remembering
-from sealkit.continual.stream.stream import (
+from sealkit.continual.adapters import adapter_state_dict
+from sealkit.continual.forgetting import Forgetting
+from sealkit.continual.remedies import REMEDIES
+from sealkit.continual.remembering import remembering
+from sealkit.continual.stream import (
     draw_streams,
     first_edits,
     fixed_edits,
