@@ -97,7 +97,7 @@ def small_policy(model, tokenizer, **changes):
     small["keep"] = keep_best_above_baseline  # in two steps hardly any earns 80%
     config = replace(sealkit.config_for(tokenizer), **small | changes)
     policy = sealkit.attach_policy(model, config, seed=3)
-    policy.config = config  # also of one that is there already
+    policy.seal_config = config  # also of one that is there already
     return policy
 
 

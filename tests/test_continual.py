@@ -12,6 +12,9 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+
+import sealkit
+from sealkit.cli.main import main
 from sealkit.continual.adapters import concat_ranks, init_adapters, interpolate_adapters
 from sealkit.continual.forgetting import Forgetting, alt_text, plot_forgetting
 from sealkit.continual.remedies import (
@@ -33,9 +36,6 @@ from sealkit.continual.stream import (
     run_benchmark,
     write_on_policy,
 )
-
-import sealkit
-from sealkit.cli.main import main
 from sealkit.inner_loop import run_trials, sft
 from sealkit.lora import fork, select_adapters, side_by_side
 from sealkit.outer_loop import seal, write_self_edits

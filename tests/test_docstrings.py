@@ -22,7 +22,7 @@ PUBLIC = {
 
 
 def test_every_public_name_has_an_example():
-    assert {"run_seal", "Recipe", "grade", "RunError"} < PUBLIC.keys()
+    assert {"run_seal", "Config", "grade", "RunError"} < PUBLIC.keys()
     lacking = [name for name, value in PUBLIC.items() if ">>>" not in (inspect.getdoc(value) or "")]
     assert not lacking, f"without a >>> example in the docstring: {', '.join(lacking)}"
 

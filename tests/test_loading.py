@@ -16,7 +16,7 @@ from huggingface_hub import constants as hub_constants
 from huggingface_hub import errors as hub_errors
 
 import sealkit
-from sealkit import checks, loading
+from sealkit import loading
 from sealkit.inner_loop import collate, pack, row_losses
 from sealkit.loading import weight_bytes
 from sealkit.lora import lora_layers

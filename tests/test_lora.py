@@ -3,9 +3,9 @@
 import pytest
 import torch
 from peft import PeftModel
-from sealkit.continual.adapters import adapter_state_dict
 
 import sealkit
+from sealkit.continual.adapters import adapter_state_dict
 from sealkit.inner_loop import ask, sft
 from sealkit.lora import fork, lora_layers, select_adapters, side_by_side
 from sealkit.tasks.knowledge import lesson, questions

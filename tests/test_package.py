@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from setuptools import find_packages
 
 ROOT = Path(__file__).parents[1]
 COLAB = {  # August 2026
@@ -77,10 +78,10 @@ def test_what_is_imported_is_declared_or_comes_with_transformers():
 
 def test_every_package_and_data_file_is_installed():
     """An installation that is not editable has what lies beside the code, too."""
-    packages = re.search(r"^packages = \[(.*)\]", PROJECT, re.M)[1]
+    assert re.search(r'^packages.find.include = \["sealkit\*"\]$', PROJECT, re.M)
     folders = {path.parent for path in (ROOT / "sealkit").rglob("*.py")}
     there = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
-    assert set(re.findall(r'"([^"]+)"', packages)) == there
+    assert set(find_packages(str(ROOT), include=["sealkit*"])) == there
     data = re.search(r"^\[tool.setuptools.package-data\]\n(.*?)^\[", PROJECT, re.M | re.S)[1]
     kept = set()
     for package, patterns in re.findall(r'^"([\w.]+)" = \[(.*)\]', data, re.M):

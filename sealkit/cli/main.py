@@ -189,7 +189,7 @@ def load_inputs(args, tell):
     for option, asked, there in sizes:
         if len(there) < asked:
             tell(f"(--{option} {asked}: there are {len(there)}, all are taken.)")
-    config = task.recipe_for(tokenizer)
+    config = task.config_for(tokenizer)
     return Policy(attach_policy(model, config, args.seed), tokenizer, config), train, test
 
 

@@ -10,6 +10,7 @@ python tests/benchmarks/remembering.py [--seed 0] [--streams 16] [--passages 40]
 import argparse
 from dataclasses import replace
 
+import sealkit
 from sealkit.continual.adapters import adapter_state_dict
 from sealkit.continual.forgetting import Forgetting
 from sealkit.continual.remedies import REMEDIES
@@ -21,8 +22,6 @@ from sealkit.continual.stream import (
     learn_sequentially,
     run_benchmark,
 )
-
-import sealkit
 from sealkit.evaluation import bootstrap_interval
 from sealkit.outer_loop import seal
 from sealkit.selection import keep_best_above_baseline
