@@ -17,7 +17,7 @@ MAX_SHARE_IN_16_BITS = 0.05  # of the decoder's weights that may stay in 16 bits
 
 
 def check_layers(model: PreTrainedModel) -> None:
-    """Raise UnsupportedModelError if matrices of the decoder are not in 4 bits, or it takes more than text.
+    """Raise UnsupportedModelError if decoder matrices are not in 4 bits, or it takes more than text.
 
     A model on the meta device is asked what would be: nothing of it has to be downloaded.
     """

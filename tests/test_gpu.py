@@ -85,12 +85,12 @@ def test_the_same_pass_on_a_tiny_shape_without_a_gpu(dtype, passes):
 
 def outcomes(name, device):
     """Trials of three passages, each with "" and with its oracle, on a model in fp32."""
-    choose = sealkit.models.choice.choose
+    choose = sealkit.loading.choose
 
     def exact(*args):
         return replace(choose(*args), dtype=torch.float32, products=torch.float32)
 
-    with mock.patch("sealkit.models.choice.choose", exact):
+    with mock.patch("sealkit.loading.choose", exact):
         model, tokenizer = sealkit.load_quantized(name, device)
     config = replace(knowledge.BUNDLED_CONFIG, steps=3)  # also for the others, which are as small
     policy = sealkit.Policy(sealkit.attach_policy(model, config), tokenizer, config)

@@ -13,7 +13,7 @@ import sealkit.lora
 from sealkit import outer_loop
 from sealkit.checks import check_length
 from sealkit.inner_loop import initial_loss_scales
-from sealkit.models import choice
+from sealkit import loading
 from sealkit.policy import attach_policy
 from sealkit.tasks import knowledge
 
@@ -244,8 +244,8 @@ def test_m_step_in_parts_and_with_checkpointing_goes_the_same_way(saved):
 
 
 def as_float16(monkeypatch, folder):
-    choose, half = choice.choose, {"dtype": torch.float16, "products": torch.float16}
-    monkeypatch.setattr(choice, "choose", lambda *a: dataclasses.replace(choose(*a), **half))
+    choose, half = loading.choose, {"dtype": torch.float16, "products": torch.float16}
+    monkeypatch.setattr(loading, "choose", lambda *a: dataclasses.replace(choose(*a), **half))
     return sealkit.load_quantized(folder)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from setuptools import find_packages
 
 ROOT = Path(__file__).parents[1]
 COLAB = {  # August 2026
@@ -78,10 +77,9 @@ def test_what_is_imported_is_declared_or_comes_with_transformers():
 
 def test_every_package_and_data_file_is_installed():
     """An installation that is not editable has what lies beside the code, too."""
-    assert re.search(r'^packages.find.include = \["sealkit\*"\]$', PROJECT, re.M)
+    assert 'packages.find.include = ["sealkit*"]' in PROJECT
     folders = {path.parent for path in (ROOT / "sealkit").rglob("*.py")}
-    there = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
-    assert set(find_packages(str(ROOT), include=["sealkit*"])) == there
+    assert all((folder / "__init__.py").is_file() for folder in folders)
     data = re.search(r"^\[tool.setuptools.package-data\]\n(.*?)^\[", PROJECT, re.M | re.S)[1]
     kept = set()
     for package, patterns in re.findall(r'^"([\w.]+)" = \[(.*)\]', data, re.M):

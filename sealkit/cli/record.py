@@ -123,12 +123,12 @@ def iterations_of(journal, names):
         yield Iteration(
             number=t,
             names=tuple(names) if len(names) == n else tuple(f"{i + 1}" for i in range(n)),
-            before=tuple(journal["before", t, i] for i in range(n)),
-            alone=tuple(journal["trial", t, i, None]["reward"] for i in range(n)),
+            baseline_rewards=tuple(journal["before", t, i] for i in range(n)),
+            item_only_rewards=tuple(journal["trial", t, i, None]["reward"] for i in range(n)),
             trials=tuple(tuple(trial[i, j] for j in range(k)) for i in range(n)),
             kept=tuple(map(tuple, done.get("kept", ()))),
             losses=tuple(done["losses"]),
-            policy=done["weights"],
+            weights=done["weights"],
         )
 
 

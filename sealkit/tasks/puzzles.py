@@ -113,7 +113,8 @@ BUNDLED_CONFIG = Config(
 )
 
 
-GENERAL_CONFIG = Config(  # rank, rates and what a text looks like are the paper's; not tried on a GPU
+# Rank, rates and what a text looks like are the paper's; nobody has tried them on a GPU.
+GENERAL_CONFIG = Config(
     Prompts(
         before="Each line shows a grid, its rows parted by /, and what a hidden rule makes of it. "
         'A recipe is JSON such as {"mirror": false, "shuffle": false, "recolour": true, '
