@@ -11,13 +11,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
+from .models.convert import embedding_rows
 from .models.errors import UnsupportedModelError
 
 MAX_SHARE_IN_16_BITS = 0.05  # of the decoder's weights that may stay in 16 bits, as routers do
 
 
 def check_layers(model: PreTrainedModel) -> None:
-    """Raise UnsupportedModelError if decoder matrices are not in 4 bits, or it takes more than text.
+    """Raise UnsupportedModelError for decoder matrices not in 4 bits, or a model of more than text.
 
     A model on the meta device is asked what would be: nothing of it has to be downloaded.
     """
@@ -40,14 +41,14 @@ def check_layers(model: PreTrainedModel) -> None:
     if sum(left.values()) > MAX_SHARE_IN_16_BITS * total:
         raise UnsupportedModelError(
             f"(a {model.config.model_type}) would keep {sum(left.values()) / total:.0%} of its "
-            f"weights in 16 bits ({max(left, key=left.__getitem__)} for one), as bitsandbytes holds only "
-            "linear layers in 4: choose a model made of these, without fused experts."
+            f"weights in 16 bits ({max(left, key=left.__getitem__)} for one), as bitsandbytes "
+            "holds only linear layers in 4: choose a model made of these, without fused experts."
         )
 
 
 def check_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise UnsupportedModelError if a text can have tokens that the model does not embed."""
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = embedding_rows(model)
     if tokenizer.eos_token is None:
         raise UnsupportedModelError(
             "has a tokenizer without an end token, so no text would end: choose another."
@@ -102,7 +103,7 @@ def packing_error(model: PreTrainedModel) -> float:
     apart, that each row reaches each layer as one block, as adapters side by side need it, and that
     nothing drops out.
     """
-    ids = torch.arange(16, device=model.device) * 37 % model.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(16, device=model.device) * 37 % embedding_rows(model)
     positions = torch.arange(8, device=model.device).repeat(2)
     inputs_by_rows: dict[int, list[Tensor]] = {2: [], 1: []}
     for rows, values in inputs_by_rows.items():

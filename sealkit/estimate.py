@@ -77,8 +77,8 @@ def estimate_run(
         requests = [(passage, j) for passage in passages[:SAMPLED] for j in range(k)]
         requests = requests[: config.texts_per_pass]
         edits = timed(write_self_edits, policy, knowledge, requests, ("estimate", 0))
-        pairs = cycle((passage, edit) for (passage, _), edit in zip(requests, edits))
-        pairs = list(islice(pairs, min(trials, config.adapters_per_pass)))
+        cycled = cycle((passage, edit) for (passage, _), edit in zip(requests, edits))
+        pairs = list(islice(cycled, min(trials, config.adapters_per_pass)))
         run_trials(policy, knowledge, pairs[:1])  # the first pass takes longer
         timed(run_trials, policy, knowledge, pairs)
         rows = [(knowledge.prompt(passage, config), edit) for passage, edit in pairs]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .inner_loop import run_trials
 from .outer_loop import answer_exams, write_self_edits
@@ -23,7 +24,7 @@ RESAMPLES = 10_000
 UNTRAINED = "no adaptation", "passage in context"  # arms
 
 
-def bootstrap_interval(values: Sequence[float], level: float = 0.95, seed: int = 0) -> Interval:
+def bootstrap_interval(values: ArrayLike, level: float = 0.95, seed: int = 0) -> Interval:
     """(mean, low, high) of `values`, one for each item, by percentile bootstrap.
 
     Efron & Tibshirani, An Introduction to the Bootstrap, 1993.
@@ -84,7 +85,8 @@ class Arms(Generic[Item]):
 
     def keys(self, arm: str) -> list[Key]:
         """The key of each item: it changes with the arm, the items, the config and all weights."""
-        model, config = self.policy.model, replace(self.policy.config, keep=None)  # type: ignore[arg-type]
+        model = self.policy.model
+        config = replace(self.policy.config, keep=None)  # type: ignore[arg-type]
         base = [tensor for name, tensor in model.named_parameters() if "lora_" not in name]
         weights = fingerprint([*base, *self.policy.weights().values()])
         inputs = f"{digest([*self.items, config])}, {weights}, {self.seed}"

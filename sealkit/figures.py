@@ -114,7 +114,8 @@ def describe(figure: Figure | Axes, text: str) -> FigureWithAltText:
     """
     if len(text) < 30:
         raise ValueError(f"{text!r} does not tell what the figure shows: say it in a sentence.")
-    whole, file = figure if isinstance(figure, Figure) else figure.figure, BytesIO()
+    whole, file = figure.get_figure(root=True), BytesIO()
+    assert whole is not None
     whole.savefig(file, format="png", dpi=100, bbox_inches="tight")
     plt.close(whole)
     return FigureWithAltText(file.getvalue(), text)

@@ -148,9 +148,8 @@ def run_trials(
     # 3. run what is missing, batch by batch
     results: dict[Key, dict] = {}
     for _, group in groupby(ordered, schedule_of):
-        group = list(group)
-        width = policy.config.adapters_per_pass
-        results |= zip(group, compute_missing(cache, group, run_batch, width, title))
+        keys, width = list(group), policy.config.adapters_per_pass
+        results |= zip(keys, compute_missing(cache, keys, run_batch, width, title))
     return [Trial(**results[key]) for key in pair_of]
 
 
@@ -271,7 +270,9 @@ def pack(policy: Policy, texts: Sequence[str]) -> PackedTexts:
 
     Positions restart at 0, from which transformers infers that no text attends to another.
     """
-    ids, positions, most = [], [], policy.config.max_tokens
+    ids: list[int] = []
+    positions: list[int] = []
+    most = policy.config.max_tokens
     for text in texts:
         if len(ids) < most:
             tokens = [*encode(policy.tokenizer, text)["input_ids"], policy.tokenizer.eos_token_id]

@@ -85,7 +85,7 @@ def load_cached_or_download(choice: Choice) -> tuple[PreTrainedModel, PreTrained
     except (OSError, ValueError) as error:
         if Path(choice.path).exists() or isinstance(error, UnsupportedModelError):
             raise
-    model_info(choice.path, timeout=5)  # says at once what reading would after many attempts
+    model_info(str(choice.path), timeout=5)  # says at once what reading would after many attempts
     return load_pretrained(choice)
 
 
@@ -104,8 +104,12 @@ def load_pretrained(
         with torch.device("meta"):
             config = AutoConfig.from_pretrained(folder, **options)
             check_layers(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
-        nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": choice.dtype}
-        nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_use_double_quant=True, **nf4)
+        nf4 = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=choice.dtype,
+        )
         plan |= {"quantization_config": nf4, "use_safetensors": True}
     tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     return AutoModelForCausalLM.from_pretrained(folder, **options, **plan), tokenizer

@@ -57,7 +57,7 @@ def side_by_side(model: PeftModel, adapters: Adapters) -> Iterator[None]:
             h = torch.baddbmm(h, x @ A.mT, B.mT, alpha=scaling)  # h + α/r · B (A x)
             return h.view(output.shape).to(output.dtype)
 
-        return layer.base_layer.register_forward_hook(hook)
+        return layer.get_base_layer().register_forward_hook(hook)
 
     layers = lora_layers(model)
     with model.disable_adapter():

@@ -247,7 +247,7 @@ def partial_loss(
 ) -> Callable[[], Tensor]:
     """A function of what these rows contribute to the mean loss of their batch, (1,)."""
     ids, labels = (
-        pad_sequence(column, batch_first=True, padding_value=value).to(policy.model.device)
+        pad_sequence(list(column), batch_first=True, padding_value=value).to(policy.model.device)
         for column, value in zip(zip(*rows), (policy.tokenizer.pad_token_id, -100))
     )
     share = len(rows) / batch_size

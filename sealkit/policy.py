@@ -80,7 +80,7 @@ class Policy:
     1
     """
 
-    model: PeftModel
+    model: Model
     tokenizer: PreTrainedTokenizerBase
     config: Config
 
@@ -161,7 +161,7 @@ def attach_policy(model: Model, config: Config | None = None, seed: int = 0) -> 
         torch.manual_seed(seed_of("policy", seed))
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
         policy = peft.get_peft_model(model, lora).eval()
-    policy.seal_config = config
+    policy.seal_config = config  # type: ignore[assignment]
     return policy
 
 
@@ -216,7 +216,7 @@ def stop_criterion(
     tokenizer: PreTrainedTokenizerBase, stops: tuple[str, ...]
 ) -> StopStringCriteria:
     """transformers' criterion for `stops`, which reads the whole vocabulary to make itself."""
-    return StopStringCriteria(tokenizer, stops)
+    return StopStringCriteria(tokenizer, list(stops))
 
 
 class TopP(LogitsProcessor):

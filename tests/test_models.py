@@ -10,10 +10,9 @@ from families import CONFIGS, GENERAL, REFUSED, WORK, Inside, save, tokenizer_li
 
 import sealkit
 import sealkit.lora
-from sealkit import outer_loop
+from sealkit import loading, outer_loop
 from sealkit.checks import check_length
 from sealkit.inner_loop import initial_loss_scales
-from sealkit import loading
 from sealkit.policy import attach_policy
 from sealkit.tasks import knowledge
 

@@ -15,12 +15,13 @@ def quantize_remaining(model: PreTrainedModel) -> None:
     for name, layer in list(model.named_modules()):
         if layer is not head and not isinstance(layer, bnb.nn.Linear4bit) and is_linear(layer):
             four = bnb.nn.Linear4bit(layer.in_features, layer.out_features, False, device="meta")
-            four.weight = bnb.nn.Params4bit(
+            weight: Any = bnb.nn.Params4bit(
                 layer.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True
-            ).to(layer.weight.device)
+            )
+            four.weight = weight.to(layer.weight.device)
             four.bias = layer.bias
             model.set_submodule(name, four)
-    model.is_loaded_in_4bit = True  # PEFT asks for it
+    model.is_loaded_in_4bit = True  # type: ignore[assignment]  # PEFT asks for it
 
 
 @torch.no_grad()
@@ -78,11 +79,18 @@ def keep_trainable_on_cpu(model: nn.Module) -> None:
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 def set_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Pad with the end token, where there is no pad token or it is not embedded."""
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = embedding_rows(model)
     if tokenizer.pad_token is None or tokenizer.pad_token_id >= rows:
         tokenizer.pad_token = tokenizer.eos_token
+
+
+def embedding_rows(model: PreTrainedModel) -> int:
+    """How many tokens the model embeds."""
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, Tensor)
+    return weight.shape[0]

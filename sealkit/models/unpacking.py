@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from bitsandbytes.functional import dequantize_4bit
@@ -13,8 +14,8 @@ from torch.nn.functional import linear
 MAX_UNPACKED = 100e6  # weights of a model that `unpacked` unpacks: 0.4 GB
 
 
-def quantized_layers(model: nn.Module) -> list[Linear4bit]:
-    """The layers of a model that are held in 4 bits, in its order."""
+def quantized_layers(model: nn.Module) -> list[Any]:
+    """The `Linear4bit` layers of a model, in its order."""
     return [module for module in model.modules() if isinstance(module, Linear4bit)]
 
 

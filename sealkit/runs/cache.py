@@ -1,6 +1,6 @@
 """Results by key: compute only what is missing, in batches that fit memory, on all processes."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 from .processes import broadcast, distributed_state, progress_disabled
 
-Key = tuple[Hashable, ...]  # such as ("trial", iteration, item, candidate)
+Key = tuple[Any, ...]  # such as ("trial", iteration, item, candidate)
 Cache = dict[Key, Any]  # a plain one, or a `Journal`
 
 

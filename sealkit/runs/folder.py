@@ -90,7 +90,9 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
 
 def describe_differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """What differs between two flat dicts, in words; empty if nothing does."""
-    pairs = {name: (there.get(name, "missing"), here.get(name, "missing")) for name in there | here}
+    pairs = {
+        name: (there.get(name, "missing"), here.get(name, "missing")) for name in {**there, **here}
+    }
     return "; ".join(
         f"{name} is {a} there and {b} here" for name, (a, b) in pairs.items() if a != b
     )

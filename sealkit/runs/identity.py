@@ -28,7 +28,8 @@ def open_run_cache(
     model, config = policy.model, policy.config
     keep = getattr(config.keep, "__name__", type(config.keep).__name__)  # a partial has none
     products = {str(m.compute_dtype) for m in model.modules() if hasattr(m, "compute_dtype")}
-    machine = {name: version(name) for name in LIBRARIES} | {"dtype": str(model.dtype)}
+    machine: dict[str, Any] = {name: version(name) for name in LIBRARIES}
+    machine["dtype"] = str(model.dtype)
     machine["products"] = ", ".join(sorted(products))
     machine["device"] = f"CPU, {torch.backends.cpu.get_cpu_capability()}"
     machine["threads"] = torch.get_num_threads()

@@ -67,7 +67,7 @@ class Journal(dict[Key, Any]):
                     value = value | {"weights": self.read(key, value)}
                 self[key] = value
 
-    def update(self, rows: Mapping[Key, Any]) -> None:
+    def update(self, rows: Mapping[Key, Any]) -> None:  # type: ignore[override]
         """Store results; if it raises RunError, none of them is in the journal."""
         lines = b""
         for key, value in rows.items():
@@ -98,7 +98,8 @@ class Journal(dict[Key, Any]):
             folder.mkdir(exist_ok=True)
             fsync_folder(self.folder)
             write_atomically(folder / ADAPTER, data)
-        write_json(folder / "adapter_config.json", self.config.to_dict() | {"inference_mode": True})
+        described = self.config.to_dict() if self.config else {}
+        write_json(folder / "adapter_config.json", described | {"inference_mode": True})
         return hashlib.sha256(data).hexdigest()
 
     def read(self, key: Key, value: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from ..inner_loop import Lesson
     from ..policy import Config
 
-Item = TypeVar("Item")  # what a domain learns from, such as a Passage or a Puzzle
+Item = TypeVar(
+    "Item", contravariant=True
+)  # what a domain learns from, such as a Passage or a Puzzle
 
 
 class Task(Protocol[Item]):
