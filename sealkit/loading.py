@@ -37,7 +37,8 @@ def load_quantized(
     name: "bundled" or "puzzles" for a tiny Mistral that ships with sealkit; or a folder, a hub's id
         or a GGUF file (unpacked in memory first; needs the package gguf); None for what the
         environment variable SEALKIT_MODEL names, else "bundled". The hub's cache needs no network.
-    device: a torch device; None for CUDA where there is one, else the CPU.
+    device: a torch device, for example "cuda". None: the CPU for the two bundled models, for any
+        other a CUDA GPU where there is one.
     Every linear layer of the decoder becomes bitsandbytes' `Linear4bit`, frozen; the rest stays as
     it is. Compute is fp32 on a CPU, a bundled model's 4-bit products in bf16 if the CPU has that,
     bf16 on GPUs that have it, else fp16. Dropout is off, and so are a model's own decoding rules.

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads of two workers would spin
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # nothing compiles, and processes start faster
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from sealkit.models.unpacking import quantized_layers, set_compute_dtype
 os.environ["SEALKIT_MODEL"] = "bundled"  # also on a machine whose GPU could carry more
 os.environ.pop("SEALKIT_DATA", None)
 LONGEST = [  # half a minute and more each, alone on a core
-    "test_memo",
+    "test_processes",
+    "test_run_folders",
     "test_notebooks_real",
     "test_assignments",
     "06_few_shot_puzzles",
@@ -23,6 +25,10 @@ LONGEST = [  # half a minute and more each, alone on a core
     "04_restem_outer_loop",
     "07_continual_learning",
     "03_qlora_inner_loop",
+    "test_untrusted",
+    "test_cache",
+    "test_notebooks",
+    "test_main",
 ]
 PAPER = Path(__file__).parents[2] / "shared" / "paper"
 

@@ -6,8 +6,8 @@ the N-th call of any module), `file:N` (before the N-th time that a file of the 
 renamed or made), `record:N` and `adapter:N` (with half of the N-th record, or of the N-th adapter,
 written). Prints a JSON line for each point: how the run ended, and what the resumed one printed.
 
-`python tests/killed.py FOLDER` is the small run itself, in FOLDER, also under torchrun; with a
-point, the last process is killed there.
+`python tests/killed.py FOLDER` is the small run itself, in FOLDER, also under torchrun. With
+`BROKEN POINT` after it, another small run follows in BROKEN, whose last process is killed there.
 """
 
 import gc
@@ -27,6 +27,7 @@ import sealkit
 from sealkit.runs import files, processes
 from sealkit.selection import keep_best_above_baseline
 
+ENDED = "This process has ended the small run."
 POINTS = {"module": 5, "file": 4, "record": 2, "adapter": 1}
 
 
@@ -108,14 +109,22 @@ def small_run(model, tokenizer, folder, iterations=2, k=2, seed=3, passages=None
     return sealkit.run_seal(policy, tokenizer, passages, iterations, k, folder, seed)
 
 
-def main(folder, seed="none:0"):
+def main(folder, *words):
     torch.set_num_threads(1)  # a fork has only the thread that called it
     model, tokenizer = sealkit.load_quantized("bundled", "cpu")
-    if ":" in seed:
-        if processes.distributed_state().is_last_process:
-            killer(seed, folder)
-        small_run(model, tokenizer, folder)
+    if len(words) == 1:
+        die_and_resume(model, tokenizer, folder, words[0])
         return
+    small_run(model, tokenizer, folder)
+    print(ENDED, flush=True)
+    if words:
+        broken, point = words
+        if processes.distributed_state().is_last_process:
+            killer(point, broken)
+        small_run(*sealkit.load_quantized("bundled", "cpu"), broken)
+
+
+def die_and_resume(model, tokenizer, folder, seed):
     gc.freeze()  # what is loaded need not be looked through at each collection of each fork
     status, _, counts = fork(model, tokenizer, Path(folder) / "unbroken")
     if status:

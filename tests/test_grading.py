@@ -2,16 +2,18 @@
 
 import doctest
 import json
+import random
 import time
 import zlib
 from pathlib import Path
 
 import pytest
+import regex as re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sealkit
-from sealkit.tasks import grading
+from sealkit.tasks import grading, tokens
 
 CASES = Path(__file__).parents[2] / "shared" / "cases" / "grading.jsonl"
 
@@ -204,7 +206,7 @@ def test_cases_from_the_field(capsys):
     ]
     with capsys.disabled():
         print(f"\n{len(rows) - len(wrong)} of {len(rows)} cases right; not:", *wrong)
-    assert len(wrong) <= 0.05 * len(rows)
+    assert len(wrong) <= 0.03 * len(rows)
 
 
 @pytest.mark.parametrize(
@@ -261,6 +263,58 @@ def test_attacks_with_numbers_earn_nothing(said):
     assert not sealkit.grade(said, "7")
 
 
+def degenerate_texts():
+    """200 (text, answer) that a policy may find to please a grader, none of them an answer."""
+    generator = random.Random(0)
+    words = "Dublin Oslo Lima Rome timber pepper duke swan brewery violet yes no 1891 42".split()
+    towns = "Athens Cairo Porto Vienna Malta".split()
+    kinds = [
+        lambda a, b, n: f"{a} " * n,
+        lambda a, b, n: f"{a}, " * n,
+        lambda a, b, n: f"{a}\n" * n,
+        lambda a, b, n: f"{a}. " * n,
+        lambda a, b, n: f"The {a} is the {a} of " * n,
+        lambda a, b, n: f"{a} {b} " * n,
+        lambda a, b, n: f"The place is big and has {a} in it and more. What is the capital of {b}?",
+        lambda a, b, n: f"{b} is large. It has {a}. Which city is in {b}?",
+        lambda a, b, n: f"and the {a} of the {b}\nQuestion: What is the capital of {b}?",
+        lambda a, b, n: f"What is {a}? What is {b}?",
+        lambda a, b, n: f"Is it {a}?",
+        lambda a, b, n: "I don't know.",
+        lambda a, b, n: f"I don't know, {a}.",
+        lambda a, b, n: f"I am not sure, but {a}.",
+        lambda a, b, n: f"It might be {a}, it might be {b}.",
+        lambda a, b, n: f"Maybe {a}, maybe not.",
+        lambda a, b, n: f"It could be {a}.",
+        lambda a, b, n: f"{a} or {b}",
+        lambda a, b, n: f"Either {a} or {b}, or both.",
+        lambda a, b, n: f"{a}? {b}? Who knows.",
+        lambda a, b, n: f"{b}, {a}, " + ", ".join(towns),
+        lambda a, b, n: "\n".join([a, *towns]),
+        lambda a, b, n: f"{a}. " + ". ".join(towns),
+        lambda a, b, n: f"It is {a}. It is {b}. It is {towns[0]}. It is {towns[1]}.",
+        lambda a, b, n: f"not {a}",
+        lambda a, b, n: f"It isn't clear whether it is {a}.",
+        lambda a, b, n: f"Hard to say: {a}, I guess.",
+        lambda a, b, n: "There is no way of telling.",
+    ]
+    for i in range(200):
+        answer = generator.choice(words)
+        yield kinds[i % len(kinds)](answer, generator.choice(towns), 3 + i % 14), answer
+
+
+def test_degenerate_texts_earn_nothing():
+    texts = list(degenerate_texts())
+    right = [text for text in texts if sealkit.grade(*text)]
+    assert len(texts) == 200 and right == []
+
+
+def test_an_answer_that_goes_on_with_a_question_is_judged_by_its_first_line_and_sentence():
+    for answered in ("Dublin\nQuestion: What is the capital of Peru?", "Dublin. Which is Peru's?"):
+        assert sealkit.grade(answered, "Dublin") and not sealkit.grade(answered, "Peru")
+    assert sealkit.grade("What is the capital of Ireland?\nAnswer: It is Dublin.", "Dublin")
+
+
 def test_a_question_without_answer_is_an_error():
     for answers in ("", (), (" ",)):
         with pytest.raises(ValueError, match="no answer to grade against"):
@@ -277,7 +331,7 @@ def test_values_of_the_world_are_never_taken_for_each_other():
 
 
 def test_the_docstrings_examples_run():
-    assert doctest.testmod(grading) == (0, 4)
+    assert doctest.testmod(grading) == (0, 6) and doctest.testmod(tokens) == (0, 1)
 
 
 # --- Any text
@@ -331,18 +385,44 @@ TEXTS = st.one_of(
 )
 
 
-def test_no_text_is_an_error():
-    spent = []
-
-    @settings(max_examples=10_000, deadline=None, database=None, derandomize=True)
-    @given(TEXTS, TEXTS.filter(str.strip))
-    def check(said, answer):
+def check_texts(pairs):
+    """Grades pairs of (prediction, answer), none of which may raise or take long."""
+    for prediction, answer in pairs:
         start = time.process_time()
-        assert sealkit.grade(said, answer) in (True, False)
-        spent.append(time.process_time() - start)
+        assert sealkit.grade(prediction, answer) in (True, False)
+        assert grading.exact_match(prediction, answer) in (True, False)
+        assert time.process_time() - start < 5
 
-    check()
-    assert len(spent) >= 10_000 and sum(spent) < 60 and max(spent) < 5
+
+def test_no_text_is_an_error():
+    pairs = st.lists(st.tuples(TEXTS, TEXTS.filter(str.strip)), min_size=10, max_size=10)
+    settings(max_examples=1000, deadline=None, database=None, derandomize=True)(
+        given(pairs)(check_texts)
+    )()
+
+
+FRAGMENTS = r"""\frac{ \frac{1}{2} } { $ $$ \times 10^8 10^99 10^-25 ×10⁸ 10⁻ 1e5 1e99 e-7 v2.1 \boxed{ 5(a)
+5(iv) (b) noon midnight 12noon 3pm 99:99 °C °F km/h m² kg⁻¹ dB pH mol/l 5'7" 51°30′N 1/0 ½ ⅚ Ⅷ ⑨ ² ٣ ७ 〇 三
+\U0001e5f4 \U0001fbf5 \U00016ac3 &amp; &#0; &#x110000; &frac12; 不是 ではない no not don't know? ? or and Co CO
+by % ‰ $5m €1.5bn -- – − ∞ NaN inf 1,000 1.000,00 00/00/0000 2024-13-45 II XXI A- C++ \n \ud800 \0""".split()
+
+
+def test_no_text_of_any_code_points_is_an_error():
+    generator = random.Random(0)
+    fragments = [f.encode("ascii", "backslashreplace").decode("unicode_escape") for f in FRAGMENTS]
+
+    def text():
+        pieces = (
+            chr(generator.randrange(0x110000))
+            if generator.random() < 0.4
+            else generator.choice(fragments)
+            for _ in range(generator.randrange(1, 9))
+        )
+        return generator.choice(["", " "]).join(pieces)
+
+    check_texts((text(), text() + "x") for _ in range(5000))
+    digits = [chr(i) for i in range(0x110000) if re.match(r"\d", chr(i))]
+    check_texts((digit + " km", f"{digit} {digit}/{digit}") for digit in digits)
 
 
 @pytest.mark.parametrize(

@@ -167,16 +167,25 @@ def test_the_bundled_model_is_the_default_and_a_larger_gpu_is_told_of_mistral(
 ):
     gpu(gib, capability)
     choice = choose()
-    assert choice.path == BUNDLED_MODEL and choice.dtype == dtype
-    assert choice.device.type == ("cpu" if gib is None else "cuda")
+    assert choice.path == BUNDLED_MODEL and choice.dtype == torch.float32
+    assert choice.device.type == "cpu"
     told = sealkit.environment().split("\n")
-    assert "Model: bundled" in told[2] and f"compute in {str(dtype)[6:]}" in told[1]
-    assert ("this GPU (7.5) has no bfloat16, 8.0 has" in told[1]) == (capability == (7, 5))
+    assert "Model: bundled" in told[2] and "compute in float32" in told[1]
+    assert ("stays off the GPU unless a device is named" in told[1]) == (gib is not None)
     assert len(told) == (4 if gib and gib >= 14 else 3)
     if len(told) == 4:
         assert f"{gib:.1f} GiB could carry Mistral-7B" in told[3] and "SEALKIT_MODEL" in told[3]
         assert all(part in told[3] for part in ("15 GB", "9 GiB", "minutes are estimated"))
         assert len(sealkit.environment("bundled").split("\n")) == 3
+    if gib:
+        for name, device in (("bundled", "cuda"), ("some/model", None)):
+            choice, told = choose(name, device), sealkit.environment(name, device)
+            assert choice.device.type == "cuda" and choice.dtype == choice.products == dtype
+            assert "Device: a GPU" in told and f"compute in {str(dtype)[6:]}" in told
+            no_bf16 = "this GPU (7.5) has no bfloat16, 8.0 has" in told
+            assert no_bf16 == (capability == (7, 5))
+    else:
+        assert choose("some/model").device.type == "cpu"
 
 
 def test_argument_beats_variable_beats_the_bundled_model(gpu, monkeypatch):
@@ -240,9 +249,10 @@ def test_a_torch_that_cannot_tell_what_the_cpu_has_takes_float32(monkeypatch):
 
 def test_each_process_of_torchrun_has_its_own_gpu(gpu, monkeypatch):
     gpu(80, (9, 0))
-    assert choose().device == torch.device("cuda:0")
+    assert choose("some/model").device == torch.device("cuda:0")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert choose().device == torch.device("cuda:1") and choose(device="cpu").device.type == "cpu"
+    assert choose("some/model").device == torch.device("cuda:1")
+    assert choose().device == choose("some/model", "cpu").device == torch.device("cpu")
 
 
 def response(status):

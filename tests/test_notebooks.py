@@ -4,7 +4,6 @@ import ast
 import dis
 import importlib.util
 import inspect
-import json
 import re
 import shutil
 import subprocess
@@ -246,6 +245,31 @@ def test_a_fork_is_stamped_by_one_command(tmp_path):
         stamp.stamp(tmp_path, "teacher/nlp")
 
 
+ASSIGNMENTS = sorted((ROOT / "notebooks" / "assignments" / "source").glob("*/*.ipynb"))
+
+
+@pytest.mark.parametrize(
+    "path", [*(ROOT / "notebooks").glob("*.ipynb"), *ASSIGNMENTS], ids=lambda path: path.stem
+)
+def test_a_copy_alone_in_an_empty_folder_keeps_pictures_and_links(path, tmp_path):
+    """Every address is absolute or of the notebook itself; those of this repository exist in it."""
+    copy = Path(shutil.copy(path, tmp_path))
+    cells = nbformat.read(copy, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    targets = re.findall(r"\]\(([^()\s]+)\)", text)
+    targets += re.findall(r"(?:src|href)=[\"']([^\"']+)", text)
+    repository = re.search(
+        r'Repository = "https://github.com/(.+)"', (ROOT / "pyproject.toml").read_text()
+    )[1]
+    own = (
+        rf"https://(?:github\.com/{repository}/blob|raw\.githubusercontent\.com/{repository})/main/"
+    )
+    for target in targets:
+        assert re.match(r"https?://|#|attachment:|data:", target), f"{target} is lost in a copy"
+        if found := re.match(own + "([^#]+)", target):
+            assert (ROOT / found[1]).is_file(), f"{target}: there is no such file"
+
+
 def test_binder_installs_the_same_versions():
     lines = (ROOT / "binder" / "requirements.txt").read_text().splitlines()
     pinned = re.search(r"(?m)^torch==(.+)$", (ROOT / "requirements.txt").read_text())[1]
@@ -278,33 +302,44 @@ def needed(cells):
     return kept
 
 
+@pytest.fixture(scope="module")
+def caught(tmp_path_factory):
+    """{lie: (cells of its copy, those of them that nbval calls wrong, what it printed)}.
+
+    The copies follow each other in one notebook, for one kernel; each begins without the names of
+    the one before it.
+    """
+    copies, cells = {}, []
+    for name, truth, lie in KEY_RESULTS:
+        notebook = read(name)
+        at = next(
+            i
+            for i, cell in enumerate(notebook.cells)
+            if cell.cell_type == "code" and any(truth in text for text in texts(cell))
+        )
+        assert "nbval-check-output" in notebook.cells[at].metadata.tags
+        notebook.cells = needed(notebook.cells[: at + 1])
+        copy = nbformat.reads(nbformat.writes(notebook).replace(truth, lie), as_version=4)
+        cells += [nbformat.v4.new_code_cell("%reset -f", execution_count=1), *copy.cells]
+        copies[lie] = range(len(cells) - len(copy.cells), len(cells))
+    folder = tmp_path_factory.mktemp("corrupted")
+    notebook.cells = cells
+    for i, cell in enumerate(cells):
+        cell.id = f"cell-{i}"  # notebooks share ids
+    nbformat.write(notebook, folder / "copies.ipynb")
+    options = ["-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env"]
+    command = [sys.executable, "-m", "pytest", *options, "copies.ipynb"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 1, done.stdout
+    failed = set(map(int, re.findall(r"^FAILED .*Cell (\d+)", done.stdout, re.M)))
+    assert failed <= {i for places in copies.values() for i in places}, done.stdout
+    return {lie: (places, failed & set(places), done.stdout) for lie, places in copies.items()}
+
+
 @pytest.mark.parametrize("name, truth, lie", KEY_RESULTS)
-def test_nbval_sees_a_corrupted_result(name, truth, lie, tmp_path):
-    notebook = read(name)
-    at = next(
-        i
-        for i, cell in enumerate(notebook.cells)
-        if cell.cell_type == "code" and any(truth in text for text in texts(cell))
-    )
-    assert "nbval-check-output" in notebook.cells[at].metadata.tags
-    notebook.cells = needed(notebook.cells[: at + 1])
-    copy = json.loads(nbformat.writes(notebook).replace(truth, lie))
-    (tmp_path / "copy.ipynb").write_text(json.dumps(copy), "utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--nbval-lax",
-        "--nbval-current-env",
-        "copy.ipynb",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 1 and re.findall(r"^FAILED .*Cell (\d+)", done.stdout, re.M) == [
-        str(len(code_cells(notebook)) - 1)
-    ], done.stdout
+def test_nbval_sees_a_corrupted_result(name, truth, lie, caught):
+    places, failed, said = caught[lie]
+    assert failed == {places[-1]}, said
 
 
 # --- What the notebooks quote stands where they say

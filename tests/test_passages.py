@@ -534,7 +534,7 @@ KINDS = {
     "UTF-16": (json.dumps([own()]).encode("utf-16"), "no JSON, JSON lines, CSV or Parquet"),
     "latin-1": (
         json.dumps([own(text="Caf\xe9")], ensure_ascii=False).encode("latin-1"),
-        "can't decode byte 0xe9",
+        "perhaps in cp1252",
     ),
     "gzip": (gzip.compress(lines(own()).encode()), "no JSON, JSON lines, CSV or Parquet"),
     "CSV without its suffix": (

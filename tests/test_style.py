@@ -37,6 +37,7 @@ ORDER = [  # each may import those before it
     "tasks.grading",
     "tasks.passages",
     "tasks.knowledge",
+    "tasks.arc",
     "tasks.puzzles",
     "tasks.few_shot",
     "continual.adapters",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+
 BUNDLED_MODEL, PUZZLE_MODEL = (
     Path(__file__).parents[1] / "bundled" / name for name in ("model", "puzzle_model")
 )
@@ -49,19 +50,25 @@ def model_name(name: str | Path | None = None) -> str:
     return name or os.environ.get(MODEL_VARIABLE) or "bundled"
 
 
+def default_device(bundled: bool) -> str:
+    """Where a model goes if no device is named: to the CPU if it is bundled or there is no GPU."""
+    if bundled or not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # each process of torchrun has its own
+
+
 def choose(name: str | Path | None = None, device: torch.device | str | None = None) -> Choice:
     """The one place that decides on model, device, compute dtypes and threads: Choice.
 
     On a CPU a second thread gains a bundled model little, and where others want the cores both
     wait for each other (`tests/benchmarks/load.py`).
     """
-    gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # each process of torchrun has its own
-    device = torch.device(device or (gpu if torch.cuda.is_available() else "cpu"))
     reason = "because it was asked for"
     if not name:
         named = os.environ.get(MODEL_VARIABLE)
         reason = f"because {MODEL_VARIABLE} {'says so' if named else 'names no other'}"
     name = model_name(name)
+    device = torch.device(device or default_device(name in BUNDLED))
     dtype, products, why = choose_dtypes(device, name in BUNDLED)
     path = BUNDLED.get(name, (name, ""))[0]
     threads, because = DEFAULT_THREADS, "all that torch takes"
@@ -101,12 +108,19 @@ def environment(name: str | Path | None = None, device: torch.device | str | Non
     >>> print(environment("bundled", "cpu").splitlines()[2])
     Model: bundled, a Mistral of 1.0 M weights, because it was asked for
     """
-    choice, memory = choose(name, device), 0
+    choice = choose(name, device)
     packages = ("torch", "transformers", "peft", "bitsandbytes")
     where = f"CPU, threads: {choice.threads}, {choice.threads_reason}"
     if choice.device.type == "cuda":
         where = torch.cuda.get_device_name(choice.device)
-        memory = torch.cuda.get_device_properties(choice.device).total_memory / 2**30
+    elif choice.bundled and not device and torch.cuda.is_available():
+        where = (
+            f"{where} (a model so small stays off the GPU unless a device is named: "
+            "on a GPU it has not been measured)"
+        )
+    memory = 0.0
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(choice.device.index or 0).total_memory / 2**30
     sizes = {own: f"{known}, a Mistral of {size} weights" for known, (own, size) in BUNDLED.items()}
     path = sizes.get(choice.path, choice.path)
     versions = ", ".join(f"{package} {version(package)}" for package in packages)

@@ -11,6 +11,8 @@ are merged. In SQuAD's two forms underscores of a title become spaces, and a pas
 questions.
 """
 
+import ast
+import csv
 import io
 import json
 import logging
@@ -20,21 +22,26 @@ import reprlib
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import pydantic
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import LocalEntryNotFoundError
-from pyarrow import ArrowException, csv, parquet
+from pyarrow import ArrowException, parquet
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, StrictStr
 
 from ..models.choice import BUNDLED_MODEL, choose
 from ..runs.files import write_atomically
 
+if TYPE_CHECKING:
+    import datasets
+
+
 BUNDLED = Path(__file__).parents[1] / "bundled"
 SPLITS = ("train", "validation", "test")
 HELD_OUT = 4  # one item in so many of a file's is for testing
 BLANK = re.compile(r"[\s\u200b-\u200f\u2060-\u2064\ufeff]*")
+NO_ANSWER = "CANNOTANSWER"  # in QuAC
 QUESTIONS = 5  # most passages of SQuAD have five, a few over twenty
 
 
@@ -79,7 +86,8 @@ def load_passages(source=None, split=None, limit=None):
 
     source: "bundled"; "squad" (https://huggingface.co/datasets/rajpurkar/squad, downloaded once);
         the path of a file, JSON (a list of rows, {"data": rows} or one row), JSON lines, Parquet or
-        CSV, for whose rows see this module; None for what goes with the model, see `source_for`.
+        CSV, for whose rows see this module; a `datasets.Dataset` of such rows; None for what goes
+        with the model, see `source_for`.
     split: "train", "validation" or "test". SQuAD's own test split is not public, so "test" is its
         validation split. A file's last titles, a quarter of its passages, are its "test" (and
         "validation"). None: "train", but all of a file given as source.
@@ -96,17 +104,35 @@ def load_passages(source=None, split=None, limit=None):
         source, split = source_for(), split or "train"
     if split not in (None, *SPLITS):
         raise ValueError(f"There is no split {split!r}: use one of {', '.join(SPLITS)}.")
+    if hasattr(source, "column_names"):
+        return _split(group_questions(list(source), "the data set"), split)[:limit]
     if source in ("bundled", "squad"):
         path = BUNDLED / f"{split or 'train'}.jsonl" if source == "bundled" else _squad(split)
         return group_questions(_rows(path))[:limit]
     if not (path := Path(source)).is_file():
         remedy = "give 'bundled', 'squad' or the path of a file of passages"
         raise FileNotFoundError(f"No file {str(source)!r}: {remedy}.")
-    passages = group_questions(_rows(path), repr(path.name))
-    if split:
-        train, test = hold_out(passages, max(1, len(passages) // HELD_OUT))
-        passages = train if split == "train" else test
-    return passages[:limit]
+    return _split(group_questions(_rows(path), repr(path.name)), split)[:limit]
+
+
+def _split(passages: list[Passage], split: str | None) -> list[Passage]:
+    """A side of a user's passages; all of them without a split."""
+    if not split:
+        return passages
+    train, test = hold_out(passages, max(1, len(passages) // HELD_OUT))
+    return train if split == "train" else test
+
+
+def to_dataset(passages: list[Passage]) -> "datasets.Dataset":
+    """Passages as a `datasets.Dataset`, a row each, which `load_passages` reads again.
+
+    >>> lamp = Passage("Lamp", "It was lit in 1891.", (Question("When?", ("1891",)),))
+    >>> load_passages(to_dataset([lamp])) == [lamp]
+    True
+    """
+    import datasets  # importing it takes a second, and few need it
+
+    return datasets.Dataset.from_list([asdict(passage) for passage in passages])
 
 
 def hold_out(passages, count):
@@ -199,24 +225,65 @@ def _parts(rows):
             yield f"row {number}", flat, row | {"questions": [row]} if flat else row
 
 
-def _rows(path):
+def json_values(text: str) -> object:
+    """The value of a JSON text, or a list of the values of JSON lines. Raises ValueError."""
+    values, end = [], 0
+    while (start := BLANK.match(text, end).end()) < len(text):
+        value, end = json.JSONDecoder().raw_decode(text, start)
+        values.append(value)
+    return values[0] if len(values) == 1 else values
+
+
+def _rows(path: Path) -> list:
     """The rows of a Parquet or CSV file, a JSON list, object or {"data": list}, or JSON lines."""
-    data, values, end = path.read_bytes(), [], 0
+    data = path.read_bytes()
     try:
         if data.startswith(b"PAR1"):
             return parquet.read_table(io.BytesIO(data)).to_pylist()
-        if path.suffix.lower() == ".csv":
-            return csv.read_csv(io.BytesIO(data)).to_pylist()
         text = data.decode("utf-8-sig")
-        while (start := BLANK.match(text, end).end()) < len(text):
-            value, end = json.JSONDecoder().raw_decode(text, start)
-            values.append(value)
-    except (ArrowException, OSError, ValueError, RecursionError) as error:
+        if path.suffix.lower() == ".csv":
+            return _csv_rows(text, repr(path.name))
+        rows = json_values(text)
+    except UnicodeDecodeError:
+        encoding = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp1252 (Windows)"
+        reason = f"no JSON, JSON lines, CSV or Parquet in UTF-8 but perhaps in {encoding}"
+        raise ValueError(f"{path.name!r} is {reason}: save it in UTF-8.") from None
+    except (ArrowException, OSError, ValueError, RecursionError, csv.Error) as error:
+        if str(error).startswith(repr(path.name)):
+            raise
         reason = f"no JSON, JSON lines, CSV or Parquet ({' '.join(str(error).split())})"
         raise ValueError(f"{path.name!r} is {reason}: mend it, or save it as such.") from None
-    rows = values[0] if len(values) == 1 else values
     rows = rows.get("data", rows) if isinstance(rows, dict) else rows
     return rows if isinstance(rows, list) else [rows]
+
+
+def _csv_rows(text: str, name: str) -> list[dict]:
+    """The rows of a CSV text, whose cells are texts as they stand; blank ones are left out."""
+    csv.field_size_limit(2**31 - 1)
+    rows = []
+    for number, cells in enumerate(csv.DictReader(io.StringIO(text, newline=""), strict=True), 1):
+        if None in cells:
+            raise ValueError(f"{name}, row {number}: more cells than columns, so quote its commas.")
+        row = {key: cell for key, cell in cells.items() if cell and not BLANK.fullmatch(cell)}
+        for key in {"answer", "answers", "questions", "qas"} & set(row):
+            row[key] = _structure(row[key], f"{name}, row {number}, {key}")
+        rows.append(row)
+    return rows
+
+
+def _structure(cell: str, where: str) -> object:
+    """The dict or list that a cell writes out, in JSON's or Python's words; else the cell."""
+    if (cell.strip()[0] + cell.strip()[-1]) not in ("{}", "[]"):
+        return cell
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(cell.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if isinstance(value, list) or (isinstance(value, dict) and "text" in value):
+            return value
+    remedy = "write the answer as plain text, or save the file as JSON lines"
+    raise ValueError(f"{where}: neither text nor SQuAD's answers ({cell.strip():.40}): {remedy}.")
 
 
 def _squad(split):
@@ -271,8 +338,11 @@ def _answers(value, info: pydantic.ValidationInfo):
     value = value.get("text") if isinstance(value, dict) else value
     values = value if isinstance(value, (list, tuple)) else [value]
     values = [v.get("text") if isinstance(v, dict) else v for v in values]
-    said = [t for v in values if (t := _written(v)) is not None or v is None] or values
-    return said + ["yes" if v else "no" for v in values if isinstance(v, bool)]
+    if values and all(v == NO_ANSWER for v in values):
+        return []
+    values = [v for v in values if v != NO_ANSWER]
+    texts = [t for v in values if (t := _written(v)) is not None or v is None] or values
+    return texts + ["yes" if v else "no" for v in values if isinstance(v, bool)]
 
 
 _Text = Annotated[StrictStr, AfterValidator(_sound)]

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Annotated, Literal
 
 import pydantic
@@ -20,29 +19,14 @@ from pydantic import Field
 
 from ..inner_loop import Lesson
 from ..policy import Config, seed_of
-from .passages import BUNDLED, HELD_OUT, SPLITS, checked
+from .arc import COLOURS, Puzzle, load_puzzles  # noqa: F401  (also reached as puzzles.load_puzzles)
 
 NOUN = "puzzle"  # what an item is called
 FLAGS = "mirror", "shuffle", "recolour"
 KINDS = *FLAGS, "invalid"  # of recipes, see `style`
 LOSSES = "outputs", "all"
 RATES, STEPS = (0.001, 0.003, 0.005), (10, 20, 40)  # of the bundled model's recipes
-COLOURS, SIDE = 10, 30  # of ARC
 CHARACTERS = 10_000  # of a self-edit that are read
-
-
-@dataclass(frozen=True)
-class Puzzle:
-    """Demonstrations of one rule, and tests: pairs (input, output) of grids, tuples of rows.
-
-    >>> Puzzle("left", ((((1, 2),), ((2, 0),)),), ((((3, 4),), ((4, 0),)),)).title
-    'left'
-    """
-
-    title: str
-    demonstrations: tuple
-    tests: tuple
-    oracle: str = ""
 
 
 @dataclass(frozen=True)
@@ -361,114 +345,3 @@ def leave_one_out(pairs):
     [(['b'], 'a'), (['a'], 'b')]
     """
     return [(pairs[:i] + pairs[i + 1 :], pair) for i, pair in enumerate(pairs)]
-
-
-Cell = Annotated[int, Field(ge=0, lt=COLOURS, strict=True)]
-
-
-def even(grid):
-    """The grid, or ValueError if it is ragged."""
-    if any(len(row) != len(grid[0]) for row in grid):
-        raise ValueError("rows differ in length")
-    return grid
-
-
-Grid = Annotated[
-    tuple[Annotated[tuple[Cell, ...], Field(min_length=1, max_length=SIDE)], ...],
-    Field(min_length=1, max_length=SIDE),
-    pydantic.AfterValidator(even),
-]
-
-
-class Demonstration(pydantic.BaseModel):
-    """A pair of grids that shows the rule."""
-
-    input: Grid
-    output: Grid
-
-
-class Test(pydantic.BaseModel):
-    """A grid to solve; its output may be in a file of solutions."""
-
-    input: Grid
-    output: Grid | None = None
-
-
-class Task(pydantic.BaseModel):
-    """A task as ARC's files have it."""
-
-    train: Annotated[list[Demonstration], Field(min_length=1)]
-    test: Annotated[list[Test], Field(min_length=1)]
-
-
-SOLUTIONS = pydantic.TypeAdapter(list[Grid])
-
-
-def read_json(path):
-    """What a JSON file holds. Raises ValueError, naming it."""
-    try:
-        return json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(f"{str(path)!r} can't be read as JSON: {reason}.") from error
-
-
-def load_puzzles(source="bundled", split=None, limit=None, solutions=None):
-    """Puzzles of the bundled world, or of ARC's files: list[Puzzle].
-
-    source: "bundled"; a file with one task, or with many by name (`*_challenges.json`); or a folder
-    of files with one task each. solutions: the file with the test outputs, where they are apart;
-    None for the file that ARC's names suggest. split: "train", "validation" or "test"; of a file
-    the last quarter is "test" and the rest "train". Raises ValueError, naming file and task.
-
-    >>> len(load_puzzles("bundled", "test"))
-    120
-    """
-    if split is not None and split not in SPLITS:
-        raise ValueError(f"No split {split!r}: use one of {', '.join(SPLITS)}.")
-    if source == "bundled":
-        source, part = BUNDLED / f"puzzles_{split or 'train'}.json", None
-    else:
-        source, part = Path(source), split
-    tasks = [one for path in files(source) for one in tasks_of(path, solutions)]
-    tests = len(tasks) // HELD_OUT
-    if part is not None:
-        tasks = tasks[-tests:] if part == "test" and tests else tasks[: len(tasks) - tests]
-    return tasks[:limit]
-
-
-def files(source):
-    """The files of a folder, or the one file."""
-    paths = sorted(source.glob("*.json")) if source.is_dir() else [source]
-    if not paths:
-        raise ValueError(f"{str(source)!r} holds no .json file: give one with ARC's tasks.")
-    return paths
-
-
-def tasks_of(path, solutions=None):
-    """The puzzles of one file, with their solutions, list[Puzzle]."""
-    found = read_json(path)
-    if not isinstance(found, dict) or not found:
-        raise ValueError(f"{str(path)!r} holds no tasks: it has to be an object of them, or one.")
-    tasks = {Path(path).stem: found} if "train" in found or "test" in found else found
-    other = Path(str(path).replace("challenges", "solutions"))
-    if solutions is None and other != Path(path) and other.is_file():
-        solutions = other
-    answers = {} if solutions is None else read_json(solutions)
-    return [puzzle_of(path, key, task, answers, solutions) for key, task in tasks.items()]
-
-
-def puzzle_of(path, key, task, answers, solutions):
-    """One task, its outputs taken from `answers` where it has none. Raises ValueError."""
-    task = checked(Task.model_validate, task, f"{str(path)!r}, task {key!r}")
-    outputs = [test.output for test in task.test]
-    if None in outputs and solutions is not None:
-        given = answers.get(key) if isinstance(answers, dict) else None
-        outputs = checked(
-            SOLUTIONS.validate_python, given, f"{str(solutions)!r}, task {key!r}, outputs"
-        )
-    if len(outputs) != len(task.test) or None in outputs:
-        where = solutions or path
-        raise ValueError(f"{str(where)!r}, task {key!r}: the output of a test is missing.")
-    pairs = tuple((one.input, one.output) for one in task.train)
-    return Puzzle(str(key), pairs, tuple(zip((test.input for test in task.test), outputs)))

@@ -1,6 +1,8 @@
 """A text as tokens: normalised, cut up, each with what it counts as. `grading` compares them."""
 
+import html
 import unicodedata
+from collections.abc import Hashable
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
@@ -47,28 +49,53 @@ UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}
 NUMBER = r"\d{1,30}(?:\.\d{1,30})?"
 
 
-def _date(found):
+def _date(match: re.Match[str]) -> str:
     try:
-        day = dates.parse(found[0], dayfirst="." in found[0])
+        day = dates.parse(match[0], dayfirst="." in match[0])
     except (ValueError, OverflowError):
-        return found[0]
+        return match[0]
     return f" {day.day} {dates.parserinfo.MONTHS[day.month - 1][-1]} {day.year} "
+
+
+def _power_of_ten(match: re.Match[str]) -> str:
+    exponent = int(match[2].replace("−", "-"))
+    return match[0] if abs(exponent) > 25 else f"{Decimal(match[1] or 1).scaleb(exponent):f}"
+
+
+RAW = [  # what is rewritten before Unicode normalisation, which turns 10⁸ into 108
+    (r"(?<=\d)[⁺⁻]?[⁰¹²³⁴-⁹]+", lambda match: "^" + unicodedata.normalize("NFKC", match[0])),
+    (r"\d", lambda match: str(unicodedata.digit(match[0], " "))),  # some are newer than Python
+    (r"\\[dt]?frac ?\{([^{}]*)\} ?\{([^{}]*)\}", r" \1/\2 "),  # LaTeX
+    (r"\\(?:text|math\w\w|boxed|operatorname) ?\{([^{}]*)\}", r"\1"),
+    (r"\\(?:times|cdot)\b", " × "),
+    (r"\\[()\[\],;!]|\$(?=\s*[\\/]|\s*$)|\$(?=[^$\n]*[\\^_/][^$\n]*\$)|(?<=[\w}%)] ?)\$(?!\d)", ""),
+    (r"\\(?=[%$&#])", ""),
+    (
+        r"\b(?:(\d{1,30}(?:\.\d{1,30})?) ?[×x*·⋅] ?)?10(?:\^|\*\*) ?\{?([-−+]?\d{1,2})\b\}?",
+        _power_of_ten,
+    ),
+    (r"\b(\d{1,30}(?:\.\d{1,30})?)[eE]([-+]?\d{1,2})\b", _power_of_ten),
+    (r"(?<=\d) ?\((\w|[ivx]{2,4})\)", r"\1"),  # 5(a) is 5a,
+    (r"\(([a-z])\)", lambda match: f" {match[1].upper()} "),  # and part (a) is part A
+    (r"(?:不是|并非|並非|而非|没有|沒有|不(?=[在叫属屬为為])|ไม่ใช่)(?=\S)", " not "),
+    (r"(\w{1,20}?)(?:ではない|じゃない|ではありません|じゃありません)", r" not \1 "),
+]
 
 
 BEFORE = [  # what is rewritten before numbers in words become digits
     (r"\b(?:[^\W\d_]{1,2}\.){2,}", lambda found: found[0].replace(".", "") + " "),  # U.S.
     (r"\b([A-Z])\. ?(?=[A-Z]\b)", r"\1"),  # J. K.
-    (r"\b[aA] (?=(?i:half|third|quarter|fifth|dozen|hundred|thousand|\w+illion)\b)", "one "),
     (r"(?<![^.!?:]\s)\bA (?=\w)(?!(?:m[ai][jn]or|flat|sharp|positive|negative)\b)|\ba (?=\w)", ""),
-    (r"\bSt\b\.?", "Saint"),
     (r"(?<![\w.])\.(?=\d)", "0."),
     (r"(?i) o'clock\b", ":00"),
-    (r"\b[Nn]o\.? ?(?=\d)", "number "),
+    (
+        r"(?i)\b(?:(?:12|twelve) )?(noon|midnight)\b",
+        lambda m: {"n": "12:00", "m": "0:00"}[m[1][0].lower()],
+    ),
+    (r"\bv\.? ?(?=\d)|(?i:\bversion) ?(?=\d)", ""),
     (r"n't\b|(?<=\b[Cc]an)not\b", " not"),
-    (r"(?i)\bno one\b", "nobody"),
     (r"\b[lLdD]'(?=\w{3})|(?<!\d)'s\b|'|(?<=\d),(?=\d{3}(?!\d))", ""),
     (r"\b(?:\d{4}([-/.])\d\d?\1\d\d?|\d\d?([-/.])\d\d?\2\d{4})\b", _date),
-    (r"(?i)\bper cent\b", "percent"),
     (r"(?i)\b(?:one )?half(?: one| an)?\b", "0.5"),
     (r"(?i)\bquarter", "fourth"),
     (r"(?i)\b(third|fourth|fifth|sixth|eighth|tenth)s\b", r"\1"),
@@ -83,9 +110,7 @@ BEFORE = [  # what is rewritten before numbers in words become digits
 
 
 AFTER = [
-    (r"[^\S\n]+", " "),
     (r"\b(\d\d?) (\d\d?)(?:rd|th)\b", r"\1/\2"),
-    (r"\b(\d+)(?:st|nd|rd|th)\b", r"\1"),
     (r"(?i)\b(?:minus|negative) (?=\d)", " -"),
     (r"\b(\d{1,9}) (?:1/2\b|and (?:1 )?0\.5\b)", r"\1.5"),
     (r"\b(\d{1,9}) dozen\b", lambda found: str(12 * int(found[1]))),
@@ -97,8 +122,7 @@ AFTER = [
     (r"(?i)(\d+) ?bce?\b", r" -\1 "),
     (r"\b(?:AD|CE) ?(?=\d)|(?<=\d) ?(?:AD|CE)\b", ""),
     (r"(?:°|\bdegrees?) ?([CF])(?:elsius|ahrenheit)?\b", r" deg\1"),
-    (r"\b([A-Z][A-Za-z]?|[a-z])-(?=\d)", r"\1"),  # F-16 is F16,
-    (r"\b([A-Za-z]{3,})-?(?=\d+\b)", r"\1 "),  # and GPT-4 is GPT 4
+    (r"\b([A-Z][A-Za-z]?|[a-z])-(?=\d)", r"\1"),  # F-16 is F16
     (r"(?<=\d) ?[-:] ?(?=\d)|(?<=\d) (?:to|vs|versus|through|until) (?=\d)", " ~ "),
     (r"\b(\d\d)(\d\d) ~ (?=\d\d\b)", r"\1\2 ~ \1"),
     (r"(?i)\b(?:(?:more|greater|larger|higher) than|over|above|exceed\w*|at least) (?=\d)", " >"),
@@ -107,7 +131,11 @@ AFTER = [
 ]
 
 
-BEFORE, AFTER = ([(re.compile(old), new) for old, new in some] for some in (BEFORE, AFTER))
+RAW, BEFORE, AFTER = (
+    [(re.compile(old), new) for old, new in rules] for rules in (RAW, BEFORE, AFTER)
+)
+
+
 LEX = re.compile(
     rf"""(?P<bound>[<>])?(?P<number>(?:(?<![\w)%])-)?{NUMBER}(?:/[1-9]\d{{0,9}})?)(?!\.?\w)
            (?P<unit>\s?(?:(?:square|cubic|sq)\s)?[^\W\d_]{{1,20}}
@@ -122,18 +150,21 @@ class Token(NamedTuple):
     """A number, a word or a mark of a text."""
 
     kind: str  # number, word, filler or mark
-    key: object  # the number, or the word's lemma
-    offers: tuple = ()  # what it counts as where it is said
-    accepts: tuple = ()  # what counts as it where it is wanted
+    key: str | Fraction  # the number, or the word's lemma
+    offers: tuple[Hashable, ...] = ()  # what it counts as in a prediction
+    accepts: tuple[Hashable, ...] = ()  # what counts as it in a right answer
     name: bool = False  # begins with a capital letter
 
     @property
-    def wanted(self):
+    def wanted(self) -> bool:
         return self.kind in ("number", "word")
 
 
-def _normal(text):
+def _normalize(text: str) -> str:
     text = text[:LONGEST].encode("utf-8", "replace").decode()  # half a surrogate pair becomes "?"
+    text = html.unescape(text)
+    for pattern, new in RAW:
+        text = pattern.sub(new, text)
     text = unicodedata.normalize("NFKC", re.sub("(?<=\\d)(?=[¼-¾⅐-⅞])", " ", text))
     text = re.sub(r"(?<=[\p{Latin}\p{Greek}])\p{M}+", "", unicodedata.normalize("NFD", text))
     text = unicodedata.normalize("NFC", text).translate(CHARACTERS)
@@ -145,25 +176,30 @@ def _normal(text):
     return text
 
 
-def tokenize(text):
-    """The tokens of a text (str), list[Token], of its first 5,000 characters."""
-    text, tokens, at = _normal(text), [], 0
-    while found := LEX.search(text, at):
-        at = found.end()
-        if found["number"]:
-            above, _, below = found["number"].partition("/")
-            unit, length = _unit(found["unit"] or "")
-            tokens.append(_number(Fraction(above) / int(below or 1), found["bound"] or "", unit))
-            at = found.end("number") + length
-        elif found["word"]:
-            tokens.append(_word(found["word"], tokens))
+def tokenize(text: str) -> list[Token]:
+    """The tokens of the first 5,000 characters of a text. No text is an error.
+
+    >>> [(token.kind, str(token.key)) for token in tokenize("It was half a mile.")]
+    [('filler', 'it'), ('filler', 'be'), ('number', '1/2'), ('mark', '.')]
+    """
+    text, tokens, position = _normalize(text), [], 0
+    while match := LEX.search(text, position):
+        position = match.end()
+        if match["number"]:
+            numerator, _, denominator = match["number"].partition("/")
+            unit, length = _unit(match["unit"] or "")
+            value = Fraction(numerator) / int(denominator or 1)
+            tokens.append(_number(value, match["bound"] or "", unit))
+            position = match.end("number") + length
+        elif match["word"]:
+            tokens.append(_word(match["word"], tokens))
         else:
-            tokens.append(Token("mark", found["mark"]))
+            tokens.append(Token("mark", match["mark"]))
     return tokens
 
 
 @lru_cache
-def _units():
+def _units() -> pint.UnitRegistry:
     units = pint.UnitRegistry()
     for coin in ("dollar", "euro", "yen", "rupee"):
         units.define(f"{coin} = [{coin}]")
@@ -172,7 +208,7 @@ def _units():
 
 
 @lru_cache(4096)
-def _unit(text):
+def _unit(text: str) -> tuple[pint.Unit | None, int]:
     """(unit, characters) that a text begins with, or (None, 0)."""
     for phrase in (text, re.match(r"\s?[^\W\d_]*", text)[0]):
         if phrase.strip().lower() in ("", "a", *FILLERS, *NOT):
@@ -184,7 +220,7 @@ def _unit(text):
     return None, 0
 
 
-def _number(value, bound="", unit=None):
+def _number(value: Fraction, bound: str = "", unit: pint.Unit | None = None) -> Token:
     size, kind, alone = float(value), "dimensionless", unit is None
     try:
         if not alone:
@@ -198,11 +234,15 @@ def _number(value, bound="", unit=None):
     offers = [same, ("alone" if alone else "with unit", value), *rounded * (value >= 10_000)]
     accepts = [same, ("alone", value), (f"about {float(value):.3g}", kind)]
     accepts += [("with unit", value)] * alone
-    said = tuple((bound, *key) for key in offers)
-    return Token("number", value, said, tuple((b, *key) for key in accepts for b in {bound, ""}))
+    return Token(
+        "number",
+        value,
+        tuple((bound, *key) for key in offers),
+        tuple((b, *key) for key in accepts for b in {bound, ""}),
+    )
 
 
-def _word(text, before):
+def _word(text: str, before: list[Token]) -> Token:
     word = text.lower()
     if word in ROMAN and before and (len(word) > 1 or text.isupper() and before[-1].name):
         return _number(Fraction(ROMAN.index(word)))
@@ -210,5 +250,15 @@ def _word(text, before):
     if word in NOT:
         word = "not"
     elif word not in TURN:
-        word = MONTHS.get(word) or simplemma.lemmatize(word, lang="en").lower()
-    return Token("filler" if filler else "word", word, (word,), (word,), text[0].isupper())
+        language = "ru" if re.match(r"\p{Cyrillic}", word) else "en"
+        word = MONTHS.get(word) or simplemma.lemmatize(word, lang=language).lower()
+    offers = accepts = (word,)
+    if re.fullmatch(r"[A-Za-z]{2}\d*", text):  # CO is not Co; co may be either
+        upper, title = word.upper(), word.title()
+        if text == upper:
+            offers = accepts = (upper,)
+        elif text == title:
+            offers, accepts = (title,), (title, word)
+        else:
+            offers = accepts = (word, upper, title)
+    return Token("filler" if filler else "word", word, offers, accepts, text[0].isupper())
