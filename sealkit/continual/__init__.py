@@ -1,1 +1,1 @@
-"""Continual learning (paper, section 5): passages learned for good, one after another."""
+"""Continual learning (paper, section 5): the policy keeps each passage's update, θ ← θ'."""

@@ -1,4 +1,4 @@
-"""Operations on k adapters side by side, as `sealkit.lora.fork` makes them, that streams need."""
+"""Operations on k adapters side by side (see `sealkit.lora.fork`) that only streams need."""
 
 from collections.abc import Sequence
 

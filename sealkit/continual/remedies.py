@@ -1,36 +1,51 @@
-"""Remedies against forgetting, as functions: (learner, lessons) -> the new memory; for a bank of
-adapters also a router, (learner, place, prompts) -> which adapter answers each prompt.
+"""Remedies against forgetting, as functions: (learner, lessons) -> the new memory.
 
-learner: a `sealkit.continual.stream.Learner`, k streams side by side. lessons: the k new ones. A memory is
-a list of k adapters side by side, the newest last. All take the same number of gradient steps.
+A bank of adapters also has a router, (learner, place, prompts) -> which adapter answers each
+prompt. learner: a `sealkit.continual.stream.Learner`, k streams side by side. lessons: the k new
+ones. A memory is a list of k adapters side by side, the newest last. All remedies take the same
+number of gradient steps.
 """
+
+from __future__ import annotations
 
 import random
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ..inner_loop import collate, row_losses
-from ..lora import fork, side_by_side
+from ..inner_loop import Lesson, collate, row_losses
+from ..lora import Adapters, fork, side_by_side
 from ..policy import encode, seed_of
 from .adapters import concat_ranks, init_adapters, interpolate_adapters
 
+if TYPE_CHECKING:
+    from .stream import Learner
 
-def sequential(learner, lessons):
+Memory = list[Adapters]  # each of them k side by side
+Prompts = Sequence[Sequence[str]]  # (k, questions)
+Routes = list[list[int]]  # (k, questions): a place in the memory
+Learn = Callable[["Learner", Sequence[Lesson]], Memory]
+Route = Callable[["Learner", int, Prompts], Routes]
+
+
+def sequential(learner: Learner, lessons: Sequence[Lesson]) -> Memory:
     """No remedy: θ ← SFT(θ, SE)."""
     return [learner.train(lessons)]
 
 
-def replay(learner, lessons, count, by=None):
-    """Each step also on `count` earlier lessons (item and self-edit), at random or the best ones.
+def replay(
+    learner: Learner, lessons: Sequence[Lesson], count: int | None, by: str | None = None
+) -> Memory:
+    """Train each step also on `count` earlier lessons (item and self-edit); None for all.
 
-    by: "reward" for those that earned most when they were just learned; all for count None.
+    by: "reward" for the lessons with the highest reward when just learned; None for random ones.
     """
     mixture = []
     for lesson, texts, earned, seed in zip(lessons, learner.texts, learner.earned, learner.seeds):
@@ -42,77 +57,81 @@ def replay(learner, lessons, count, by=None):
     return [learner.train(mixture)]
 
 
-def gate(learner, lessons, budget=0.05):
-    """Halve an edit, at most twice, then reject it, while its cost on earlier exams is too high."""
+def gate(learner: Learner, lessons: Sequence[Lesson], budget: float = 0.05) -> Memory:
+    """While an update costs more than `budget` on earlier exams, halve it, at most twice; then
+    reject it."""
     (old,), new, earlier = learner.memory, learner.train(lessons), range(len(learner.texts[0]))
     share = torch.ones(len(lessons))
-    for least in (0.5, 0.25, 0.0) if earlier else ():
+    for smaller in (0.5, 0.25, 0.0) if earlier else ():
         before, now = (
-            learner.exams(earlier, [a]).mean(1)
-            for a in (old, interpolate_adapters(old, new, share))
+            learner.exams(earlier, [adapters]).mean(1)
+            for adapters in (old, interpolate_adapters(old, new, share))
         )
-        share[torch.tensor(before - now > budget)] = least
+        share[torch.tensor(before - now > budget)] = smaller
     return [interpolate_adapters(old, new, share)]
 
 
-def average(learner, lessons, share=0.5):
+def average(learner: Learner, lessons: Sequence[Lesson], share: float = 0.5) -> Memory:
     """θ ← θ + share (θ' − θ)."""
     (old,), new = learner.memory, learner.train(lessons)
     return [interpolate_adapters(old, new, torch.full((len(lessons),), share))]
 
 
-def orthogonal(learner, lessons, weight=0.5):
-    """A LoRA more for each item, its A orthogonal to those before (O-LoRA, arXiv:2310.14152)."""
-    (old,), done = learner.memory, len(learner.texts[0])
-    like = fork(learner.policy.model, len(lessons))
-    new = init_adapters(like, [seed_of(seed, done) for seed in learner.seeds])
+def orthogonal(learner: Learner, lessons: Sequence[Lesson], weight: float = 0.5) -> Memory:
+    """Add a LoRA for each item, its A orthogonal to earlier ones (O-LoRA, arXiv:2310.14152)."""
+    (old,), learned = learner.memory, len(learner.texts[0])
+    template = fork(learner.policy.model, len(lessons))
+    new = init_adapters(template, [seed_of(seed, learned) for seed in learner.seeds])
 
-    def overlap(adapters):
-        pairs = [(old[name][0], A) for name, (A, _) in adapters.items()]
-        return weight * sum((before @ A.mT).square().sum((1, 2)) for before, A in pairs)
+    def penalize_overlap(adapters: Adapters) -> Tensor:  # (k,)
+        total = torch.zeros(len(lessons), device=learner.policy.model.device)
+        for name, (A, _) in adapters.items():
+            total = total + (old[name][0] @ A.mT).square().sum((1, 2))
+        return weight * total
 
     with side_by_side(learner.policy.model, old):
-        return [concat_ranks(old, learner.train(lessons, new, overlap))]
+        return [concat_ranks(old, learner.train(lessons, new, penalize_overlap))]
 
 
-def adapter_bank(learner, lessons):
-    """A bank: an adapter for each item, from the first policy."""
+def adapter_bank(learner: Learner, lessons: Sequence[Lesson]) -> Memory:
+    """Keep an adapter for each item, each trained from the first policy."""
     return [*learner.memory, learner.train(lessons)]
 
 
-def route_to_newest(learner, place, prompts):
-    """The adapter that learned last: the only one, without a bank."""
-    return [[len(learner.memory) - 1] * len(own) for own in prompts]
+def route_to_newest(learner: Learner, place: int, prompts: Prompts) -> Routes:
+    """The adapter that learned last; without a bank, the only one."""
+    return [[len(learner.memory) - 1] * len(exam) for exam in prompts]
 
 
-def route_to_own(learner, place, prompts):
-    """The item's own adapter; before it is learned, the first policy."""
-    own = place + 1 if place + 1 < len(learner.memory) else 0
-    return [[own] * len(some) for some in prompts]
+def route_to_item(learner: Learner, place: int, prompts: Prompts) -> Routes:
+    """The adapter of the item at `place`, as an oracle; before it is learned, the first policy."""
+    adapter = place + 1 if place + 1 < len(learner.memory) else 0
+    return [[adapter] * len(exam) for exam in prompts]
 
 
-def route_by_words(learner, place, prompts):
-    """The adapter whose lesson has most of the question's words, common ones counting less."""
+def route_by_words(learner: Learner, place: int, prompts: Prompts) -> Routes:
+    """The adapter whose lesson has most of the question's words; common words count less."""
 
-    def words(text):
+    def count_words(text: str) -> Counter[str]:
         return Counter(re.findall(r"\w+", text.lower()))
 
     routes = []
-    for lessons, own in zip(learner.texts, prompts):
-        known = [words(" ".join(texts)) for texts in lessons]
-        common = Counter(word for some in known for word in some)
-        scores = [
-            [sum(some[w] / common[w] for w in words(q) & some) for some in known] for q in own
-        ]
-        routes.append([1 + int(np.argmax(row)) if row else 0 for row in scores])
+    for lessons, exam in zip(learner.texts, prompts):
+        counts = [count_words(" ".join(texts)) for texts in lessons]
+        lessons_with = Counter(word for count in counts for word in count)
+        route = []
+        for question in map(count_words, exam):
+            scores = [sum(n[w] / lessons_with[w] for w in question & n) for n in counts]
+            route.append(1 + int(np.argmax(scores)) if scores else 0)
+        routes.append(route)
     return routes
 
 
 @torch.no_grad()
-def route_by_loss(learner, place, prompts):
-    """The adapter that finds the question likeliest."""
+def route_by_loss(learner: Learner, place: int, prompts: Prompts) -> Routes:
+    """The adapter under which the question has the lowest loss."""
     policy, count = learner.policy, len(prompts[0])
-    rows = [encode(policy.tokenizer, prompt)["input_ids"] for own in prompts for prompt in own]
+    rows = [encode(policy.tokenizer, prompt)["input_ids"] for exam in prompts for prompt in exam]
     packed = [(ids, list(range(len(ids)))) for ids in rows]
     inputs, labels = collate(packed, policy.tokenizer.pad_token_id, policy.model.device)
     losses = []
@@ -124,15 +143,19 @@ def route_by_loss(learner, place, prompts):
 
 
 class Remedy(NamedTuple):
-    """How a new item is learned, which adapter answers, and whether θ writes as it changes."""
+    """How a new item is learned, and which adapter answers.
 
-    learn: Callable
-    route: Callable = route_to_newest
-    anew: bool = False
+    on_policy: whether the policy writes each self-edit as it is by then; otherwise the first policy
+    writes all of them.
+    """
+
+    learn: Learn
+    route: Route = route_to_newest
+    on_policy: bool = False
 
 
 REMEDIES = {
-    "none": Remedy(sequential, anew=True),
+    "none": Remedy(sequential, on_policy=True),
     "first policy writes": Remedy(sequential),
     "replay of all": Remedy(partial(replay, count=None)),
     "replay of 3": Remedy(partial(replay, count=3)),
@@ -143,5 +166,5 @@ REMEDIES = {
     "orthogonal LoRAs": Remedy(orthogonal),
     "bank, by words": Remedy(adapter_bank, route_by_words),
     "bank, by loss": Remedy(adapter_bank, route_by_loss),
-    "bank, oracle": Remedy(adapter_bank, route_to_own),
+    "bank, oracle": Remedy(adapter_bank, route_to_item),
 }

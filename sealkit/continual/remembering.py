@@ -1,18 +1,31 @@
-"""A reward that remembers: accuracy on a self-edit's own item, less what it costs on earlier ones.
+"""A reward that counts forgetting: accuracy on a self-edit's own item and on earlier items.
 
-Not in the paper. The loop is `outer_loop.seal`: only the task is another, and the policy it starts
-from has learned the earlier items already.
+Not in the paper. The loop is `outer_loop.seal`, with another task, and the policy that it starts
+from has already learned the earlier items.
 """
 
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
 from itertools import islice
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+from ..tasks import Item, Task
+
+if TYPE_CHECKING:
+    from ..inner_loop import Lesson
+    from ..policy import Config
+
+Pair = tuple[Item, Sequence[Item]]  # an item and the earlier ones
 
 
-def remembering(task, share=0.5):
+def remembering(task: Task[Item], share: float = 0.5) -> Task[Pair[Item]]:
     """A task like `task` whose items are pairs (item, earlier items): the exam asks about both.
 
-    Reward: (1 − share) · own accuracy + share · accuracy on the earlier ones, in [0, 1]. With
-    1/2 it ranks self-edits by own accuracy less the cost on earlier ones, with 0 by own alone.
+    Reward: (1 − share) · accuracy on the item + share · mean accuracy on the earlier ones, in
+    [0, 1]. With 1/2 it ranks self-edits by accuracy less the cost on earlier items; with 0, by
+    accuracy on the item alone.
 
     >>> from sealkit import Passage, Question
     >>> from sealkit.tasks import knowledge
@@ -21,13 +34,25 @@ def remembering(task, share=0.5):
     0.5
     """
 
-    def questions(pair, config, in_context=False):
-        asked = [task.questions(one, config, in_context) for one in (pair[0], *pair[1])]
-        return [prompt for prompts in asked for prompt in prompts]
+    def name(pair: Pair[Item]) -> tuple[Hashable, ...]:
+        return task.name(pair[0])
 
-    def reward(pair, answers):
+    def prompt(pair: Pair[Item], config: Config, style: str | None = None) -> str:
+        return task.prompt(pair[0], config, style)
+
+    def lesson(pair: Pair[Item], edit: str, config: Config) -> Lesson:
+        return task.lesson(pair[0], edit, config)
+
+    def exam(pair: Pair[Item]) -> list[object]:
+        return [question for item in (pair[0], *pair[1]) for question in task.exam(item)]
+
+    def questions(pair: Pair[Item], config: Config, in_context: bool = False) -> list[str]:
+        exams = [task.questions(item, config, in_context) for item in (pair[0], *pair[1])]
+        return [prompt for prompts in exams for prompt in prompts]
+
+    def reward(pair: Pair[Item], answers: Sequence[str]) -> float:
         items = (pair[0], *pair[1])
-        per_question = len(answers) // sum(len(task.exam(item)) for item in items)
+        per_question = len(answers) // max(1, len(exam(pair)))  # more than one if views vote
         remaining, rewards = iter(answers), []
         for item in items:
             count = per_question * len(task.exam(item))
@@ -35,12 +60,6 @@ def remembering(task, share=0.5):
         item_reward, *earlier = rewards
         return (1 - share) * item_reward + share * sum(earlier) / len(earlier)
 
-    return SimpleNamespace(
-        __name__=f"{task.__name__}, remembering {share}",
-        name=lambda pair: task.name(pair[0]),
-        prompt=lambda pair, config, style=None: task.prompt(pair[0], config, style),
-        lesson=lambda pair, edit, config: task.lesson(pair[0], edit, config),
-        exam=lambda pair: [q for item in (pair[0], *pair[1]) for q in task.exam(item)],
-        questions=questions,
-        reward=reward,
-    )
+    functions = {f.__name__: f for f in (name, prompt, lesson, exam, questions, reward)}
+    title = f"{task.__name__}, remembering {share}"
+    return cast("Task[Pair[Item]]", SimpleNamespace(__name__=title, **functions))

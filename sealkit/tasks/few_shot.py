@@ -1,24 +1,23 @@
 """The arms of the few-shot domain: does SEAL's recipe for each puzzle beat one fixed recipe?"""
 
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..evaluation import Arms, Comparison
 from ..loading import load_quantized
 from ..models.choice import model_name
-from ..policy import Policy, attach_policy
+from ..policy import Config, Policy, Weights, attach_policy
+from ..runs.cache import Cache
 from . import puzzles
+from .puzzles import Puzzle
 
-FIXED_RECIPES = [
-    puzzles.recipe_text(on) for on in (None, *puzzles.FLAGS)
-]  # of best fixed and oracle
-
-
-VIEWS = 5  # that vote, of each test grid
+FIXED_RECIPES = [puzzles.recipe_text(flag) for flag in (None, *puzzles.FLAGS)]
+VIEWS = 5  # of each test grid, which vote
 ORACLE, BEST_FIXED = "oracle (best of the grid)", "best fixed recipe"
 
 
-def load_policy(name=None, seed=0):
+def load_policy(name: str | None = None, seed: int = 0) -> Policy:
     """The Policy of the puzzles' bundled model, or of another by folder or hub id."""
     name = model_name(name)
     model, tokenizer = load_quantized("puzzles" if name == "bundled" else name)
@@ -26,51 +25,66 @@ def load_policy(name=None, seed=0):
     return Policy(attach_policy(model, config, seed), tokenizer, config)
 
 
-def invalid_reason(puzzle, edit, config):
+def invalid_reason(puzzle: Puzzle, edit: str, config: Config) -> str:
     """Why a self-edit is no valid recipe for this puzzle; empty if it is."""
     return puzzles.lesson(puzzle, edit, config).reason
 
 
-def random_recipes(items, config, seed=0):
+def random_recipes(items: Sequence[Puzzle], config: Config, seed: int = 0) -> list[str]:
     """For each puzzle a recipe of `random_recipe` that is valid and within the budget."""
-    rng, done = random.Random(f"random {seed}"), []
+    rng, recipes = random.Random(f"random {seed}"), []
     for puzzle in items:
         while invalid_reason(puzzle, edit := puzzles.random_recipe(rng), config):
             pass
-        done.append(edit)
-    return done
+        recipes.append(edit)
+    return recipes
 
 
-def compare_recipes(policy, train, items, policies, seed=0, cache=None):
-    """The Comparison of arms on held-out puzzles; the policies each write one recipe a puzzle.
+def compare_recipes(
+    policy: Policy,
+    train: Sequence[Puzzle],
+    items: Sequence[Puzzle],
+    policies: Mapping[str, Weights],
+    seed: int = 0,
+    cache: Cache | None = None,
+) -> Comparison:
+    """The Comparison of arms on held-out puzzles; each of the policies writes a recipe a puzzle.
 
-    The last one's answers are asked for again as a vote of VIEWS; "best fixed" is the recipe that
+    The recipes of the last one are also evaluated with VIEWS votes; "best fixed" is the recipe that
     solves most of the training puzzles. All other arms start from the first policy, whose weights
     are left in the model. Notes: invalid recipes, and what each fixed one solves.
     """
     cache, first = {} if cache is None else cache, next(iter(policies.values()))
     config = policy.config
     voting = replace(config, prompts=replace(config.prompts, views=VIEWS))
-    arms, on_train = (Arms(policy, puzzles, some, seed, cache) for some in (items, train))
-    views = Arms(replace(policy, config=voting), puzzles, items, seed, cache)
+    arms = Arms(policy, puzzles, items, seed, cache)
+    arms_on_train = Arms(policy, puzzles, train, seed, cache)
+    arms_with_votes = Arms(replace(policy, config=voting), puzzles, items, seed, cache)
+
+    # 1. without a self-edit of the policy
     policy.load(first)
-    scores = {
-        "in context, no training": arms.evaluate_without_training("in context, no training", True)
-    }
+    arm = "in context, no training"
+    scores = {arm: arms.evaluate_without_training(arm, True)}
     drawn = random_recipes(items, config, seed)
     scores["random valid recipe"] = arms.evaluate_given("random valid recipe", drawn)
+
+    # 2. with the recipe that each policy samples; of the last one, also with votes
     notes = []
     for arm, weights in policies.items():
         policy.load(weights)
         scores[arm] = arms.evaluate_sampled(arm)
-        texts = [cache[("text", *key[1:])] for key in arms.keys(arm)]
-        invalid = sum(bool(invalid_reason(*pair, config)) for pair in zip(items, texts))
+        edits = [cache[("text", *key[1:])] for key in arms.keys(arm)]
+        invalid = sum(bool(invalid_reason(*pair, config)) for pair in zip(items, edits))
         notes.append(f"Invalid recipes, {arm}: {invalid / len(items):.0%}")
-    scores[f"{arm}, {VIEWS} views vote"] = views.evaluate_given(f"{arm}, vote", texts)
+    scores[f"{arm}, {VIEWS} views vote"] = arms_with_votes.evaluate_given(f"{arm}, vote", edits)
+
+    # 3. with fixed recipes: the best on the training puzzles, and the best for each puzzle
     policy.load(first)
-    fixed = max(
-        FIXED_RECIPES, key=lambda edit: sum(on_train.evaluate_given(edit, [edit] * len(train)))
-    )
+
+    def solved_in_training(edit: str) -> float:
+        return sum(arms_on_train.evaluate_given(edit, [edit] * len(train)))
+
+    fixed = max(FIXED_RECIPES, key=solved_in_training)
     grid = {edit: arms.evaluate_given(edit, [edit] * len(items)) for edit in FIXED_RECIPES}
     scores[BEST_FIXED] = grid[fixed]
     scores[ORACLE] = list(map(max, zip(*grid.values())))
