@@ -1,5 +1,6 @@
 """Continual learning: streams side by side, remedies, routers, the matrix, memory that lasts."""
 
+import inspect
 import io
 import json
 import re
@@ -38,8 +39,8 @@ from sealkit.continual.stream import (
 )
 from sealkit.inner_loop import run_trials, sft
 from sealkit.lora import fork, select_adapters, side_by_side
-from sealkit.outer_loop import seal, write_self_edits
-from sealkit.tasks import knowledge
+from sealkit.outer_loop import e_step, seal, write_self_edits
+from sealkit.tasks import Task, few_shot, knowledge, puzzles
 
 LENGTH = 3
 
@@ -54,15 +55,15 @@ def oracles(streams):
     return fixed_edits([[passage.oracle for passage in stream] for stream in streams])
 
 
-def course_of(small, remedy, write=None):
+def learners_of(small, remedy, write=None):
     policy, streams = small
     return list(
         learn_sequentially(policy, knowledge, streams, [0, 1], write or oracles(streams), remedy)
     )
 
 
-def same(some, others):
-    return all(torch.equal(a, b) for n in some for a, b in zip(some[n], others[n]))
+def equal_adapters(one, other):
+    return all(torch.equal(a, b) for n in one for a, b in zip(one[n], other[n]))
 
 
 # --- The stream
@@ -70,7 +71,7 @@ def same(some, others):
 
 def test_streams_are_drawn_from_the_seed_without_a_passage_twice(validation):
     streams = draw_streams(validation, 16, 8, seed=3)
-    assert len(streams) == 16 and all(len({p.title for p in own}) == 8 for own in streams)
+    assert len(streams) == 16 and all(len({p.title for p in stream}) == 8 for stream in streams)
     assert streams == draw_streams(validation, 16, 8, seed=3) != draw_streams(validation, 16, 8)
     assert streams[:4] == draw_streams(validation, 4, 8, seed=3)
     with pytest.raises(ValueError, match="a stream of 8 needs|stream of 8 needs as many"):
@@ -79,29 +80,29 @@ def test_streams_are_drawn_from_the_seed_without_a_passage_twice(validation):
 
 def test_the_first_item_is_learned_as_in_the_inner_loop(small):
     policy, streams = small
-    first, after, *_ = course_of(small, REMEDIES["none"])
+    first, after, *_ = learners_of(small, REMEDIES["none"])
     pairs = [(stream[0], stream[0].oracle) for stream in streams]
     trials = run_trials(policy, knowledge, pairs)
-    assert [own[0] for own in after.earned] == [trial.reward for trial in trials]
-    assert same(first.memory[0], fork(policy.model, 2)) and not first.texts[0]
+    assert [rewards[0] for rewards in after.earned] == [trial.reward for trial in trials]
+    assert equal_adapters(first.memory[0], fork(policy.model, 2)) and not first.texts[0]
 
 
 def test_each_next_item_goes_on_from_the_last(small):
     """By hand: two rounds of SFT on the same adapters. The policy itself stays as it was."""
     policy, streams = small
     start = policy.weights()
-    *_, second, _ = course_of(small, REMEDIES["none"])
+    *_, second, _ = learners_of(small, REMEDIES["none"])
     adapters = fork(policy.model, 2)
     for place in range(2):
         items = [stream[place] for stream in streams]
         sft(policy, adapters, [knowledge.lesson(p, p.oracle, policy.config) for p in items])
-    assert same(second.memory[0], adapters)
+    assert equal_adapters(second.memory[0], adapters)
     assert all(torch.equal(start[name], tensor) for name, tensor in policy.weights().items())
 
 
 def test_a_stream_goes_the_same_way_beside_others(small):
     policy, streams = small
-    ends = course_of(small, REMEDIES["replay of 1"])[-1]
+    ends = learners_of(small, REMEDIES["replay of 1"])[-1]
     other = learn_sequentially(
         policy, knowledge, streams[1:], [1], oracles(streams[1:]), REMEDIES["replay of 1"]
     )
@@ -114,10 +115,10 @@ def test_a_stream_goes_the_same_way_beside_others(small):
 def test_the_policy_as_it_is_by_then_writes(small):
     """Before anything is learned as the first policy does, afterwards otherwise."""
     policy, streams = small
-    learner = course_of(small, REMEDIES["none"])[1]
+    learner = learners_of(small, REMEDIES["none"])[1]
     unchanged = replace(learner, memory=[fork(policy.model, 2)])
-    wanted = [(stream[1], seed) for stream, seed in zip(streams, (0, 1))]
-    first = write_self_edits(policy, knowledge, wanted, "stream", "questions")
+    requests = [(stream[1], seed) for stream, seed in zip(streams, (0, 1))]
+    first = write_self_edits(policy, knowledge, requests, "stream", "questions")
     assert (
         write_on_policy(unchanged, 1, "questions")
         == first
@@ -125,9 +126,9 @@ def test_the_policy_as_it_is_by_then_writes(small):
     )
 
 
-def test_what_diverges_is_not_learned_and_harms_nobody(small):
+def test_what_diverges_is_not_learned_and_leaves_the_rest_as_it_is(small):
     policy, streams = small
-    learner = course_of(small, REMEDIES["none"])[1]
+    learner = learners_of(small, REMEDIES["none"])[1]
     lessons = [knowledge.lesson(stream[1], "x", policy.config) for stream in streams]
 
     def penalty(adapters):
@@ -136,9 +137,10 @@ def test_what_diverges_is_not_learned_and_harms_nobody(small):
 
     trained = learner.train(lessons, penalty=penalty)
     without = learner.train(lessons)
-    assert same(select_adapters(trained, [0]), select_adapters(learner.memory[0], [0]))
-    assert same(select_adapters(trained, [1]), select_adapters(without, [1]))
-    assert not same(select_adapters(trained, [1]), select_adapters(learner.memory[0], [1]))
+    first, second = (partial(select_adapters, rows=[i]) for i in range(2))
+    assert equal_adapters(first(trained), first(learner.memory[0]))
+    assert equal_adapters(second(trained), second(without))
+    assert not equal_adapters(second(trained), second(learner.memory[0]))
 
 
 # --- Remedies
@@ -182,9 +184,10 @@ def test_replay_adds_earlier_self_edits_and_no_steps(learner):
 def test_what_is_replayed_is_not_cut_off(small):
     policy, streams = small
     tight = replace(policy, config=replace(policy.config, steps=1, max_tokens=150))
-    all_of_them = course_of((tight, streams), REMEDIES["replay of all"])[-1].spent
-    alone = course_of((tight, streams), REMEDIES["none"])[-1].spent
-    assert all(more["tokens"] > 1.5 * own["tokens"] > 300 for more, own in zip(all_of_them, alone))
+    all_of_them = learners_of((tight, streams), REMEDIES["replay of all"])[-1].spent
+    alone = learners_of((tight, streams), REMEDIES["none"])[-1].spent
+    pairs = zip(all_of_them, alone)
+    assert all(more["tokens"] > 1.5 * less["tokens"] > 300 for more, less in pairs)
 
 
 @pytest.mark.parametrize("costs, share", [([0, 0, 0], 1), ([1, 0, 0], 0.5), ([1, 1, 1], 0)])
@@ -196,7 +199,9 @@ def test_a_gate_shrinks_what_costs_too_much(learner, monkeypatch, costs, share):
     )
     (kept,) = gate(learner, LESSONS)
     new = init_adapters(learner.memory[0], [7, 8])
-    assert same(kept, interpolate_adapters(learner.memory[0], new, torch.tensor([share, 1.0])))
+    assert equal_adapters(
+        kept, interpolate_adapters(learner.memory[0], new, torch.tensor([share, 1.0]))
+    )
 
 
 def test_averaging_is_halfway(learner):
@@ -223,10 +228,10 @@ def test_joined_adapters_add_their_updates(policy):
 
 def test_orthogonal_loras_overlap_less_with_the_penalty_and_leave_the_old_ones(small):
     def overlap(weight):
-        course = course_of(
+        learners = learners_of(
             small, Remedy(partial(REMEDIES["orthogonal LoRAs"].learn, weight=weight))
         )
-        before, after = course[1].memory[0], course[2].memory[0]
+        before, after = learners[1].memory[0], learners[2].memory[0]
         rank = {name: A.shape[1] for name, (A, _) in before.items()}
         assert all(torch.equal(after[n][0][:, : rank[n]], before[n][0]) for n in rank)
         return sum(
@@ -240,8 +245,8 @@ def test_one_adapter_remedies_take_the_same_steps_and_keep_one_adapter(small):
     policy, streams = small
     quick = replace(policy, config=replace(policy.config, steps=1))
     for name, remedy in REMEDIES.items():
-        end = course_of((quick, streams), remedy)[-1]
-        assert [own["steps"] for own in end.spent] == [LENGTH] * 2, name
+        end = learners_of((quick, streams), remedy)[-1]
+        assert [spent["steps"] for spent in end.spent] == [LENGTH] * 2, name
         assert len(end.memory) == (LENGTH + 1 if "bank" in name else 1), name
 
 
@@ -250,7 +255,7 @@ def test_one_adapter_remedies_take_the_same_steps_and_keep_one_adapter(small):
 
 def test_a_bank_forgets_nothing_with_an_oracle(small):
     policy, streams = small
-    end = course_of(small, REMEDIES["bank, oracle"])[-1]
+    end = learners_of(small, REMEDIES["bank, oracle"])[-1]
     rewards = end.exams(range(LENGTH), route=REMEDIES["bank, oracle"].route)
     pairs = [(passage, passage.oracle) for stream in streams for passage in stream]
     alone = [trial.reward for trial in run_trials(policy, knowledge, pairs)]
@@ -259,26 +264,26 @@ def test_a_bank_forgets_nothing_with_an_oracle(small):
 
 
 def test_routers_know_the_question_alone(small):
-    end = course_of(small, REMEDIES["bank, by words"])[-1]
+    end = learners_of(small, REMEDIES["bank, by words"])[-1]
     prompts = [knowledge.questions(stream[0], small[0].config) for stream in small[1]]
     routes = route_by_words(end, 0, prompts)
     assert routes == route_by_words(end, 2, prompts), "the place of the item is not looked at"
-    assert np.mean([one == 1 for own in routes for one in own]) > 0.9
+    assert np.mean([adapter == 1 for route in routes for adapter in route]) > 0.9
     routes = REMEDIES["bank, by loss"].route(end, 0, prompts)
-    assert {one for own in routes for one in own} <= {1, 2, 3}
+    assert {adapter for route in routes for adapter in route} <= {1, 2, 3}
     assert list(map(len, routes)) == list(map(len, prompts))
     assert route_to_newest(end, 0, prompts)[0] == [3] * len(prompts[0])
 
 
 def test_each_question_is_answered_by_the_adapter_of_its_route(small):
     policy, streams = small
-    end = course_of(small, REMEDIES["bank, oracle"])[-1]
+    end = learners_of(small, REMEDIES["bank, oracle"])[-1]
     prompts = [knowledge.questions(stream[1], policy.config) for stream in streams]
-    mixed_routes = [[n % 4 for n in range(len(own))] for own in prompts]
-    said = answer_routed(policy, end.memory, mixed_routes, prompts)
+    mixed_routes = [[n % 4 for n in range(len(exam))] for exam in prompts]
+    answers = answer_routed(policy, end.memory, mixed_routes, prompts)
     for n in range(4):
-        all_by_n = answer_routed(policy, end.memory, [[n] * len(own) for own in prompts], prompts)
-        for one, other in zip(said, all_by_n):
+        all_by_n = answer_routed(policy, end.memory, [[n] * len(exam) for exam in prompts], prompts)
+        for one, other in zip(answers, all_by_n):
             assert one[n::4] == other[n::4]
 
 
@@ -305,14 +310,14 @@ def test_the_matrix_and_its_summary():
     matplotlib.pyplot.close(figure)
 
 
-REMEMBERED = {name: REMEDIES[name] for name in ("none", "replay of all")}
+TWO_REMEDIES = {name: REMEDIES[name] for name in ("none", "replay of all")}
 
 
-def test_forgetting_is_remembered_and_goes_on(small, tmp_path, monkeypatch):
+def test_forgetting_is_cached_and_a_run_resumes(small, tmp_path, monkeypatch):
     policy, streams = small
     monkeypatch.setattr("sealkit.continual.stream.STREAMS_PER_PASS", 1)
     with sealkit.runs.folder.open_run(tmp_path / "run", {}, {}) as cache:
-        whole = run_benchmark(policy, knowledge, streams, REMEMBERED, 0, "questions", cache)
+        whole = run_benchmark(policy, knowledge, streams, TWO_REMEDIES, 0, "questions", cache)
     assert whole.matrix("none").shape == (2, LENGTH + 1, LENGTH)
     assert np.isnan(whole.matrix("none")[:, 1, 2]).all() and not whole.control()[0] > 0.5
     journal = tmp_path / "run" / "journal.jsonl"
@@ -324,29 +329,20 @@ def test_forgetting_is_remembered_and_goes_on(small, tmp_path, monkeypatch):
         lambda *args: calls.append(args) or learn_sequentially(*args),
     )
     with sealkit.runs.folder.open_run(tmp_path / "run", {}, {}) as cache:
-        again = run_benchmark(policy, knowledge, streams, REMEMBERED, 0, "questions", cache)
+        resumed = run_benchmark(policy, knowledge, streams, TWO_REMEDIES, 0, "questions", cache)
     assert len(calls) == 1, "one stream of one remedy was missing"
-    for name in REMEMBERED:
-        np.testing.assert_array_equal(again.matrix(name), whole.matrix(name))
+    for name in TWO_REMEDIES:
+        np.testing.assert_array_equal(resumed.matrix(name), whole.matrix(name))
 
 
 def test_what_a_stream_taught_outlives_the_process(tmp_path, monkeypatch, capsys):
     """The command line; its memory, a stock PEFT adapter, answers in a new process."""
-    monkeypatch.setattr("sealkit.continual.stream.REMEDIES", REMEMBERED)
-    words = [
-        "--task",
-        "stream",
-        "--streams",
-        "2",
-        "--held-out",
-        "3",
-        "--output",
-        str(tmp_path / "r"),
-    ]
-    assert not main(words)
-    told = capsys.readouterr().out
+    monkeypatch.setattr("sealkit.continual.stream.REMEDIES", TWO_REMEDIES)
+    options = "--task stream --streams 2 --held-out 3 --output".split()
+    assert not main([*options, str(tmp_path / "r")])
+    printed = capsys.readouterr().out
     for part in ("2 streams of 3 passages", "never adapted", "replay of all − none", "s in all"):
-        assert part in told
+        assert part in printed
     names = {path.name for path in (tmp_path / "r").iterdir()}
     assert names == {".lock", "memory", "command.json", "figure.png", "journal.jsonl"} | {
         "log.txt",
@@ -358,7 +354,7 @@ def test_what_a_stream_taught_outlives_the_process(tmp_path, monkeypatch, capsys
     assert not main(["show", str(tmp_path / "r")])
     shown = capsys.readouterr().out
     assert "--task stream --streams 2 --held-out 3" in " ".join(shown.split())
-    assert shown[shown.index("2 streams") :].rpartition("\nOpen ")[0] in told
+    assert shown[shown.index("2 streams") :].rpartition("\nOpen ")[0] in printed
     rows = json.loads((tmp_path / "r" / "results.json").read_text())["replay of all"]
     stream = draw_streams(sealkit.load_passages("bundled", "test", 3), 2, 3)[0]
     code = (
@@ -368,21 +364,21 @@ def test_what_a_stream_taught_outlives_the_process(tmp_path, monkeypatch, capsys
         "policy = sealkit.Policy(model, tokenizer, sealkit.config_for(tokenizer));"
         "print('\\n'.join(policy.write(sys.argv[2:], stops=('\\n',))))"
     )
-    asked = [
+    prompts = [
         q for passage in stream for q in knowledge.questions(passage, knowledge.BUNDLED_CONFIG)
     ]
-    command = [sys.executable, "-c", code, str(tmp_path / "r" / "memory"), *asked]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    said, rewards = iter(done.stdout.splitlines()), []
+    command = [sys.executable, "-c", code, str(tmp_path / "r" / "memory"), *prompts]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stderr
+    answers, rewards = iter(process.stdout.splitlines()), []
     for passage in stream:
-        rewards.append(knowledge.reward(passage, [next(said) for _ in passage.questions]))
+        rewards.append(knowledge.reward(passage, [next(answers) for _ in passage.questions]))
     monkeypatch.setattr(
         "sys.stdin", io.StringIO("\n".join(q.question for q in stream[0].questions))
     )
     assert not main(["ask", str(tmp_path / "r")])
-    told = re.findall("adapted: (.*)", capsys.readouterr().out)
-    assert knowledge.reward(stream[0], told) == pytest.approx(rewards[0], abs=0.17)
+    adapted = re.findall("adapted: (.*)", capsys.readouterr().out)
+    assert knowledge.reward(stream[0], adapted) == pytest.approx(rewards[0], abs=0.17)
     assert rewards == pytest.approx(rows[0]["accuracy"][-1], abs=0.17)
     assert np.mean(rewards) > np.mean(rows[0]["accuracy"][0]) + 0.2
 
@@ -390,16 +386,16 @@ def test_what_a_stream_taught_outlives_the_process(tmp_path, monkeypatch, capsys
 # --- The reward that remembers
 
 
-def test_a_reward_that_remembers_is_own_accuracy_and_that_on_earlier_items(policy, validation):
-    own, *earlier = validation[:3]
-    task, pair = remembering(knowledge, 0.25), (own, earlier)
-    asked = [knowledge.questions(one, policy.config) for one in validation[:3]]
-    assert task.questions(pair, policy.config) == asked[0] + asked[1] + asked[2]
+def test_a_reward_that_remembers_is_accuracy_on_the_item_and_on_earlier_items(policy, validation):
+    new, *earlier = validation[:3]
+    task, pair = remembering(knowledge, 0.25), (new, earlier)
+    exams = [knowledge.questions(one, policy.config) for one in validation[:3]]
+    assert task.questions(pair, policy.config) == exams[0] + exams[1] + exams[2]
     right = [[q.answers[0] for q in one.questions] for one in validation[:3]]
     wrong = ["nothing"] * len(right[1])
     assert task.reward(pair, right[0] + right[1] + wrong) == pytest.approx(0.75 + 0.25 / 2)
-    assert task.prompt(pair, policy.config) == knowledge.prompt(own, policy.config)
-    assert task.lesson(pair, "x", policy.config) == knowledge.lesson(own, "x", policy.config)
+    assert task.prompt(pair, policy.config) == knowledge.prompt(new, policy.config)
+    assert task.lesson(pair, "x", policy.config) == knowledge.lesson(new, "x", policy.config)
 
 
 def test_the_outer_loop_runs_on_it(policy, validation):
@@ -409,3 +405,56 @@ def test_the_outer_loop_runs_on_it(policy, validation):
     assert iteration.names == tuple(passage.title for passage in validation[:2])
     count = len(validation[0].questions) + len(validation[3].questions)
     assert len(iteration.trials[0][0].answers) == count
+
+
+@pytest.fixture(scope="module")
+def solver():
+    return few_shot.load_policy("bundled")
+
+
+def test_a_reward_that_remembers_works_for_puzzles_too(solver):
+    """Also where each test grid is asked several times, and the answers vote."""
+    first, second, third = puzzles.load_puzzles("bundled", "validation", 3)
+    task, pair = remembering(puzzles, 0.25), (first, [second, third])
+    voting = replace(solver.config, prompts=replace(solver.config.prompts, views=3))
+    for config in (solver.config, voting):
+        exams = [puzzles.questions(puzzle, config) for puzzle in (first, second, third)]
+        assert task.questions(pair, config) == exams[0] + exams[1] + exams[2]
+    assert task.exam(pair) == [*first.tests, *second.tests, *third.tests]
+    right = [[puzzles.line(y) for _, y in puzzle.tests] for puzzle in (first, second, third)]
+    wrong = ["1"] * len(third.tests)
+    assert task.reward(pair, right[0] + right[1] + wrong) == pytest.approx(0.75 + 0.25 / 2)
+    assert task.reward(pair, ["1"] * len(right[0]) + right[1] + right[2]) == pytest.approx(0.25)
+    assert task.name(pair) == puzzles.name(first)
+    assert task.prompt(pair, solver.config) == puzzles.prompt(first, solver.config)
+
+
+def test_an_e_step_runs_on_pairs_of_puzzles(solver):
+    first, second, third = puzzles.load_puzzles("bundled", "validation", 3)
+    pairs = [(first, [third]), (second, [third])]
+    quick = replace(solver, config=replace(solver.config, steps=2))
+    task = remembering(puzzles)
+    baseline, item_only, trials = e_step(quick, task, pairs, t=1, k=1)
+    assert len(baseline) == len(item_only) == len(trials) == 2
+    for pair, (trial,) in zip(pairs, trials):
+        if not trial.reason:
+            assert len(trial.answers) == len(task.exam(pair))
+            assert trial.reward == task.reward(pair, trial.answers)
+    lesson = task.lesson(pairs[0], "", quick.config)
+    assert lesson == puzzles.lesson(first, "", quick.config) and not lesson.reason
+
+
+@pytest.mark.parametrize(
+    "task",
+    [knowledge, puzzles, remembering(knowledge), remembering(puzzles)],
+    ids=lambda task: task.__name__,
+)
+def test_every_task_has_what_the_protocol_declares(task):
+    """Each function takes as many positional arguments, with the same defaults."""
+    assert isinstance(task.__name__, str)
+    declared = {name: f for name, f in vars(Task).items() if not name.startswith("_")}
+    assert {"name", "prompt", "lesson", "exam", "questions", "reward"} <= declared.keys()
+    for name, function in declared.items():
+        _, *wanted = inspect.signature(function).parameters.values()  # without self
+        parameters = inspect.signature(getattr(task, name)).parameters.values()
+        assert [p.default for p in parameters] == [p.default for p in wanted], name

@@ -2,7 +2,7 @@
 
 From a policy that has learned four passages: one iteration of ReSTEM with the plain reward and one
 with the reward that remembers, from the same self-edits. Then each writes for the same streams of
-test passages, learned in turn without another remedy.
+test passages, learned one after the other without another remedy.
 
 python tests/benchmarks/remembering.py [--seed 0] [--streams 16] [--passages 40]
 """
@@ -22,16 +22,15 @@ from sealkit.continual.stream import (
     learn_sequentially,
     run_benchmark,
 )
-from sealkit.evaluation import bootstrap_interval
 from sealkit.outer_loop import seal
 from sealkit.selection import keep_best_above_baseline
 from sealkit.tasks import knowledge
 
-WRITES = "first policy writes"  # and nothing else is done against forgetting
+WRITES = "first policy writes"  # the only remedy here
 
 
-def studied(policy, earlier, seed):
-    """Let the policy learn passages in turn, with all replayed, for good."""
+def learn_for_good(policy, earlier, seed):
+    """Train the policy on passages one after the other, all replayed; returns its mean accuracy."""
     edits = fixed_edits(first_edits(policy, knowledge, [earlier], seed))
     *_, end = learn_sequentially(
         policy, knowledge, [earlier], [seed], edits, REMEDIES["replay of all"]
@@ -40,8 +39,8 @@ def studied(policy, earlier, seed):
     return end.exams(range(len(earlier)))[0].mean()
 
 
-def regraded(cache, task, pairs):
-    """The E-step of `memo` as it is with another task's reward: the trials' answers are there."""
+def regrade(cache, task, pairs):
+    """The E-step of `cache` as it is with another task's reward: the trials' answers are there."""
     new = {("policy", 0): cache["policy", 0]}
     for key, value in cache.items():
         if key[0] == "self-edit":
@@ -51,19 +50,17 @@ def regraded(cache, task, pairs):
     return new
 
 
-def both_policies(policy, pairs, seed):
+def run_both_rewards(policy, pairs, seed):
     """{reward: LoRA tensors after one iteration}; prints the mean reward of each."""
     cache, weights = {}, {}
     for name, share in {"plain": 0.0, "remembering": 0.5}.items():
         task = remembering(knowledge, share)
-        cache = regraded(cache, task, pairs) if cache else cache
+        cache = regrade(cache, task, pairs) if cache else cache
         iteration = next(seal(policy, task, pairs, 5, seed, cache))
         weights[name] = iteration.weights
-        alone = sum(iteration.item_only_rewards) / len(pairs)
-        print(
-            f"{name}: mean reward {iteration.mean_reward:.1%}, passage only {alone:.1%}, ", end=""
-        )
-        print(f"{len(iteration.kept)} self-edits kept", flush=True)
+        item_only = sum(iteration.item_only_rewards) / len(pairs)
+        rewards = f"mean reward {iteration.mean_reward:.1%}, passage only {item_only:.1%}"
+        print(f"{name}: {rewards}, {len(iteration.kept)} self-edits kept", flush=True)
     return weights
 
 
@@ -73,28 +70,30 @@ def main():
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
     model, tokenizer = sealkit.load_quantized("bundled")
-    config = replace(
-        sealkit.config_for(tokenizer), keep=keep_best_above_baseline
-    )  # of either reward
+    config = sealkit.config_for(tokenizer)
+    config = replace(config, keep=keep_best_above_baseline)  # for both rewards
     policy = sealkit.Policy(sealkit.attach_policy(model, config, args.seed), tokenizer, config)
     earlier = sealkit.load_passages("bundled", "validation", 4)
-    print(f"earlier passages, after learning them: {studied(policy, earlier, args.seed):.1%}")
+    accuracy = learn_for_good(policy, earlier, args.seed)
+    print(f"earlier passages, after learning them: {accuracy:.1%}")
     train = sealkit.load_passages("bundled", "train", args.passages)
     start = policy.weights()
     policies = {"before RL": start}
-    policies |= both_policies(policy, [(passage, earlier) for passage in train], args.seed)
+    policies |= run_both_rewards(policy, [(passage, earlier) for passage in train], args.seed)
     streams = draw_streams(sealkit.load_passages("bundled", "test"), args.streams, 8, args.seed)
     rows = {}
     for name, weights in policies.items():
         policy.load(weights)
-        one = {WRITES: REMEDIES[WRITES]}
-        rows[name] = run_benchmark(policy, knowledge, streams, one, args.seed).rows[WRITES]
+        remedies = {WRITES: REMEDIES[WRITES]}
+        rows[name] = run_benchmark(policy, knowledge, streams, remedies, args.seed).rows[WRITES]
     table = Forgetting(rows)
     print(table)
-    for label, of in {"mean at the end": table.ends, "backward transfer": table.transfers}.items():
-        mean, low, high = (
-            100 * value for value in bootstrap_interval(of("remembering") - of("plain"))
-        )
+    intervals = {
+        "mean at the end": table.end("remembering", minus="plain"),
+        "backward transfer": table.backward_transfer("remembering", minus="plain"),
+    }
+    for label, interval in intervals.items():
+        mean, low, high = (100 * value for value in interval)
         print(f"remembering − plain, {label}: {mean:+.1f} points [{low:+.1f}, {high:+.1f}]")
 
 
