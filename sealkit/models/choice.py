@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-
 BUNDLED_MODEL, PUZZLE_MODEL = (
     Path(__file__).parents[1] / "bundled" / name for name in ("model", "puzzle_model")
 )
