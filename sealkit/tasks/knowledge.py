@@ -2,13 +2,17 @@
 closed-book exam τ."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
 
 from ..inner_loop import Lesson
 from ..policy import Config
 from ..selection import keep_above_threshold
 from .grading import grade
+from .passages import Passage, Question
 
 NOUN = "passage"  # what an item is called
 CHARACTERS = 100_000  # of a self-edit that are read; `Recipe.max_tokens` takes far fewer
@@ -31,7 +35,7 @@ class Prompts:
     stops: tuple[str, ...] = ()
 
     @property
-    def styles(self):
+    def styles(self) -> tuple[str, ...]:
         """The names of the styles, without the default."""
         return tuple(style for style in self.cues if style)
 
@@ -75,7 +79,7 @@ GENERAL_CONFIG = Config(
 )
 
 
-def config_for(tokenizer):
+def config_for(tokenizer: PreTrainedTokenizerBase) -> Config:
     """The Recipe that goes with a model: what its tokenizer's folder names, else GENERAL.
 
     >>> import sealkit
@@ -85,17 +89,17 @@ def config_for(tokenizer):
     return {"bundled": BUNDLED_CONFIG}.get(tokenizer.init_kwargs.get("prompts"), GENERAL_CONFIG)
 
 
-def name(passage):
+def name(passage: Passage) -> tuple[str, str]:
     """What tells one passage from another: its title first."""
     return passage.title, passage.text
 
 
-def shown(passage, config):
+def shown(passage: Passage, config: Config) -> str:
     """A passage as the config's prompts show it."""
     return config.prompts.passage.format(title=passage.title, text=passage.text)
 
 
-def prompt(passage, config, style=None):
+def prompt(passage: Passage, config: Config, style: str | None = None) -> str:
     """What asks for a self-edit, in a style of the config's prompts or (None) in its default.
 
     In the bundled world the default leaves the style to the policy. Raises ValueError.
@@ -107,7 +111,7 @@ def prompt(passage, config, style=None):
     return examples[style] + shown(passage, config) + cues[style]
 
 
-def style(passage, edit):
+def style(passage: Passage, edit: str) -> str:
     """Which style a self-edit is written in, told from its form: one of KINDS.
 
     Lines with "Question:"; no answer of the exam in it (a gist); several sentences in a line (a
@@ -121,28 +125,28 @@ def style(passage, edit):
     return "rewrite" if any(". " in line for line in lines) else "implications"
 
 
-def lesson(passage, edit, config):
+def lesson(passage: Passage, edit: str, config: Config) -> Lesson:
     """What the inner loop trains on, and how fast; without a self-edit ("") the passage alone."""
     return Lesson(training_sequences(edit, passage), config.steps, config.learning_rate)
 
 
-def exam(passage):
+def exam(passage: Passage) -> tuple[Question, ...]:
     """The passage's questions."""
     return passage.questions
 
 
-def questions(passage, config, in_context=False):
+def questions(passage: Passage, config: Config, in_context: bool = False) -> list[str]:
     """The exam's prompts, list[str]; with the passage in view, it is none (closed book)."""
     before = config.prompts.exam + (shown(passage, config) if in_context else "")
     return [f"{before}Question: {question.question} Answer:" for question in passage.questions]
 
 
-def reward(passage, answers):
+def reward(passage: Passage, answers: Sequence[str]) -> float:
     """Share of the passage's questions that `answers` (list[str]) gets right, in [0, 1]."""
     if not passage.questions:
         raise ValueError(NO_EXAM.format(passage.title))
     pairs = zip(answers, passage.questions, strict=True)
-    right = [grade(said, question.answers) for said, question in pairs]
+    right = [grade(answer, question.answers) for answer, question in pairs]
     return sum(right) / len(right)
 
 
@@ -159,7 +163,7 @@ PREAMBLE = re.compile(  # what an assistant says before its list, where it does 
 )
 
 
-def training_sequences(edit, passage):
+def training_sequences(edit: str, passage: Passage) -> list[str]:
     """The texts that the inner loop trains on: the passage itself and each line of the self-edit.
 
     Numbering, bullets, headings' and bold marks are taken off; a line of preamble (one that ends in

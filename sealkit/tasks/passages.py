@@ -20,9 +20,10 @@ import os
 import re
 import reprlib
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import pydantic
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 SPLITS = ("train", "validation", "test")
+Value = TypeVar("Value")
 HELD_OUT = 4  # one item in so many of a file's is for testing
 BLANK = re.compile(r"[\s\u200b-\u200f\u2060-\u2064\ufeff]*")
 NO_ANSWER = "CANNOTANSWER"  # in QuAC
@@ -71,7 +73,7 @@ class Passage:
     oracle: str = ""
 
 
-def source_for(model=None):
+def source_for(model: str | None = None) -> str:
     """The source for `load_passages` that goes with a model, unless SEALKIT_DATA names one.
 
     >>> source_for("bundled"), source_for("some/model")
@@ -81,7 +83,11 @@ def source_for(model=None):
     return os.environ.get("SEALKIT_DATA") or fitting
 
 
-def load_passages(source=None, split=None, limit=None):
+def load_passages(
+    source: "str | Path | datasets.Dataset | None" = None,
+    split: str | None = None,
+    limit: int | None = None,
+) -> list[Passage]:
     """One split of the bundled world, of SQuAD or of a file of your own: list[Passage].
 
     source: "bundled"; "squad" (https://huggingface.co/datasets/rajpurkar/squad, downloaded once);
@@ -104,8 +110,8 @@ def load_passages(source=None, split=None, limit=None):
         source, split = source_for(), split or "train"
     if split not in (None, *SPLITS):
         raise ValueError(f"There is no split {split!r}: use one of {', '.join(SPLITS)}.")
-    if hasattr(source, "column_names"):
-        return _split(group_questions(list(source), "the data set"), split)[:limit]
+    if not isinstance(source, (str, Path)):
+        return _split(group_questions(iter(source), "the data set"), split)[:limit]
     if source in ("bundled", "squad"):
         path = BUNDLED / f"{split or 'train'}.jsonl" if source == "bundled" else _squad(split)
         return group_questions(_rows(path))[:limit]
@@ -135,7 +141,7 @@ def to_dataset(passages: list[Passage]) -> "datasets.Dataset":
     return datasets.Dataset.from_list([asdict(passage) for passage in passages])
 
 
-def hold_out(passages, count):
+def hold_out(passages: Sequence[Passage], count: int) -> tuple[list[Passage], list[Passage]]:
     """Split passages into (train, test), no text and no title in both: the last titles are the
     test.
 
@@ -147,10 +153,11 @@ def hold_out(passages, count):
     >>> [passage.text for passage in train], [passage.text for passage in test]
     (['A1', 'A2'], ['B1'])
     """
-    groups = {}
+    groups: dict[str, list[Passage]] = {}
     for passage in passages:
         groups.setdefault(passage.title or passage.text, []).append(passage)
-    articles, test = list(groups.values()), []
+    articles = list(groups.values())
+    test: list[Passage] = []
     while len(articles) > 1 and len(test) < count:
         test = articles.pop() + test
     texts = {passage.text for passage in test}
@@ -161,7 +168,7 @@ def hold_out(passages, count):
     return train, test[:count]
 
 
-def save_passages(path, passages):
+def save_passages(path: str | Path, passages: Iterable[Passage]) -> None:
     """Write passages as JSON lines that `load_passages` reads: all of them or, on an error, none.
 
     Raises ValueError, naming the passage, for one that could not be read again.
@@ -178,7 +185,7 @@ def save_passages(path, passages):
     write_atomically(path, "".join(lines).encode("utf-8"))
 
 
-def group_questions(rows, name=""):
+def group_questions(rows: Iterable[Any], name: str = "") -> list[Passage]:
     """The passages of rows (dicts of the forms above), in their order: list[Passage].
 
     name: of their file; with it a log line tells what was merged or left out.
@@ -188,32 +195,33 @@ def group_questions(rows, name=""):
     >>> group_questions([row, row])[0].questions
     (Question(question='How high?', answers=('3',)),)
     """
-    found, told = {}, Counter()
+    by_text: dict[tuple[str, str], tuple[dict[Question, bool], str]] = {}
+    counts: Counter[str] = Counter()
     for place, squad, row in _parts(rows):
         passage = checked(_Row.model_validate, row, f"{name}, {place}" if name else place)
         key = (passage.title or "").replace("_", " " if squad else "_"), passage.text
-        told["repeated passages"] += key in found and not squad
-        known, _ = found.setdefault(key, ({}, passage.oracle or ""))
+        counts["repeated passages"] += key in by_text and not squad
+        known, _ = by_text.setdefault(key, ({}, passage.oracle or ""))
         for asked in passage.questions:
             question = Question(asked.question, tuple(dict.fromkeys(asked.answers)))
             if not asked.answers:
-                told["unanswerable questions"] += 1
+                counts["unanswerable questions"] += 1
             elif question in known:
-                told["repeated questions"] += 1
+                counts["repeated questions"] += 1
             elif squad and len(known) == QUESTIONS:
-                told[f"questions beyond {QUESTIONS} of a passage"] += 1
+                counts[f"questions beyond {QUESTIONS} of a passage"] += 1
             else:
                 known[question] = True
-    if name and +told:
-        counts = ", ".join(f"{count} {what}" for what, count in (+told).items())
-        logging.getLogger(__name__).warning("%s: left out or merged %s.", name, counts)
-    passages = [Passage(*key, tuple(q), oracle) for key, (q, oracle) in found.items() if q]
+    if name and +counts:
+        summary = ", ".join(f"{count} {kind}" for kind, count in (+counts).items())
+        logging.getLogger(__name__).warning("%s: left out or merged %s.", name, summary)
+    passages = [Passage(*key, tuple(q), oracle) for key, (q, oracle) in by_text.items() if q]
     if not passages:
         raise ValueError(f"{name or 'The rows'}: no question to answer in it, give at least one.")
     return passages
 
 
-def _parts(rows):
+def _parts(rows: Iterable[Any]) -> Iterator[tuple[str, bool, Any]]:
     """(place, whether in a form of SQuAD's, row) of each passage: a row or a paragraph of one."""
     for number, row in enumerate(rows, 1):
         if isinstance(row, dict) and isinstance(row.get("paragraphs"), list):
@@ -225,10 +233,16 @@ def _parts(rows):
             yield f"row {number}", flat, row | {"questions": [row]} if flat else row
 
 
+def skip_blank(text: str, at: int) -> int:
+    """The place of the next visible character from `at` on."""
+    blank = BLANK.match(text, at)
+    return blank.end() if blank else at
+
+
 def json_values(text: str) -> object:
     """The value of a JSON text, or a list of the values of JSON lines. Raises ValueError."""
     values, end = [], 0
-    while (start := BLANK.match(text, end).end()) < len(text):
+    while (start := skip_blank(text, end)) < len(text):
         value, end = json.JSONDecoder().raw_decode(text, start)
         values.append(value)
     return values[0] if len(values) == 1 else values
@@ -286,11 +300,12 @@ def _structure(cell: str, where: str) -> object:
     raise ValueError(f"{where}: neither text nor SQuAD's answers ({cell.strip():.40}): {remedy}.")
 
 
-def _squad(split):
+def _squad(split: str | None) -> Path:
     """The hub's file of a split of SQuAD: Path. Once it is in the cache, no network is needed."""
     split = "train" if split in (None, "train") else "validation"
     file = f"plain_text/{split}-00000-of-00001.parquet"
-    place = {"repo_id": "rajpurkar/squad", "filename": file, "repo_type": "dataset"}
+    place: dict[str, Any] = {"repo_id": "rajpurkar/squad", "filename": file}
+    place["repo_type"] = "dataset"
     try:
         return Path(hf_hub_download(**place, local_files_only=True))
     except LocalEntryNotFoundError:
@@ -304,7 +319,7 @@ def _squad(split):
         raise RuntimeError(f"SQuAD could not be loaded ({reason}): {remedy}.") from error
 
 
-def checked(validate, value, where):
+def checked(validate: Callable[[Any], Value], value: object, where: str) -> Value:
     """What pydantic's `validate` makes of a value, or a ValueError of one sentence."""
     try:
         return validate(value)
@@ -318,20 +333,20 @@ def checked(validate, value, where):
     raise ValueError(f"{where}: {message}, so mend it or omit it.")
 
 
-def _written(value):
+def _written(value: Any) -> Any:
     """A number or boolean as JSON writes it, None for a blank text; NaN and all else as it is."""
     if isinstance(value, (int, float)) and abs(value) < float("inf"):
         return json.dumps(value)
     return None if isinstance(value, str) and BLANK.fullmatch(value) else value
 
 
-def _sound(text):
+def _sound(text: str) -> str:
     if BLANK.fullmatch(text) or re.search("[\0\ud800-\udfff]", text):
         raise ValueError("text should be visible, without NUL or half a surrogate pair")
     return text
 
 
-def _answers(value, info: pydantic.ValidationInfo):
+def _answers(value: Any, info: pydantic.ValidationInfo) -> Any:
     """The answers in a list, whether they came as one, as several or as SQuAD's {"text": ...}."""
     if info.data.get("is_impossible"):
         return []

@@ -8,23 +8,29 @@ augmentation conjugates the puzzle's rule: mirrored demonstrations of "move righ
 import json
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar, get_args
 
 import pydantic
 from pydantic import Field
+from transformers import PreTrainedTokenizerBase
 
 from ..inner_loop import Lesson
 from ..policy import Config, seed_of
 from .arc import COLOURS, Puzzle, load_puzzles  # noqa: F401  (also reached as puzzles.load_puzzles)
 
+Value = TypeVar("Value")
+Grid = tuple[tuple[int, ...], ...]  # rows of cells
+GridPair = tuple[Grid, Grid]  # input, output
+
 NOUN = "puzzle"  # what an item is called
 FLAGS = "mirror", "shuffle", "recolour"
 KINDS = *FLAGS, "invalid"  # of recipes, see `style`
-LOSSES = "outputs", "all"
+Loss = Literal["outputs", "all"]
+LOSSES: tuple[Loss, ...] = get_args(Loss)
 RATES, STEPS = (0.001, 0.003, 0.005), (10, 20, 40)  # of the bundled model's recipes
 CHARACTERS = 10_000  # of a self-edit that are read
 
@@ -65,7 +71,7 @@ class Recipe(pydantic.BaseModel):
     mirror: bool
     shuffle: bool
     recolour: bool
-    loss: Literal[LOSSES]
+    loss: Loss
     learning_rate: Annotated[float, Field(gt=0, le=0.1)]
     steps: Annotated[int, Field(ge=1, le=100)]
 
@@ -74,7 +80,7 @@ class InvalidRecipe(ValueError):
     """A self-edit that is no recipe, or one over the budget; the message says why."""
 
 
-def keep_solved(rewards, alone):
+def keep_solved(rewards: Sequence[float], baseline: float) -> list[int]:
     """The rule of the paper for this domain: every recipe that solved its puzzle wholly.
 
     >>> keep_solved([1.0, 0.5, 1.0], 1.0)
@@ -123,12 +129,12 @@ GENERAL_CONFIG = Config(
 )
 
 
-def config_for(tokenizer):
+def config_for(tokenizer: PreTrainedTokenizerBase) -> Config:
     """The Recipe that goes with a model: what its tokenizer's folder names, else GENERAL."""
     return {"puzzles": BUNDLED_CONFIG}.get(tokenizer.init_kwargs.get("prompts"), GENERAL_CONFIG)
 
 
-def line(grid):
+def line(grid: Grid) -> str:
     """A grid as text, its rows parted by slashes.
 
     >>> line(((1, 2), (3, 4)))
@@ -137,50 +143,50 @@ def line(grid):
     return " / ".join(" ".join(map(str, row)) for row in grid)
 
 
-def shown(pairs):
+def shown(pairs: Iterable[GridPair]) -> str:
     """Pairs (input, output) as text, a line each."""
     return "".join(f"{line(x)} -> {line(y)}\n" for x, y in pairs)
 
 
-def name(puzzle):
+def name(puzzle: Puzzle) -> tuple[str, str]:
     """What tells one puzzle from another: its title first."""
     return puzzle.title, shown(puzzle.demonstrations)
 
 
-def prompt(puzzle, config, style=None):
+def prompt(puzzle: Puzzle, config: Config, style: str | None = None) -> str:
     """What asks for a recipe: the demonstrations, without the tests."""
     prompts = config.prompts
     return prompts.before + shown(puzzle.demonstrations) + prompts.cue
 
 
-def exam(puzzle):
+def exam(puzzle: Puzzle) -> Sequence[GridPair]:
     """The puzzle's test grids."""
     return puzzle.tests
 
 
-def questions(puzzle, config, in_context=False):
+def questions(puzzle: Puzzle, config: Config, in_context: bool = False) -> list[str]:
     """The prompts of the test grids, list[str]; with several views, those of a grid in a row."""
-    prompts, done = config.prompts, []
+    prompts, texts = config.prompts, []
     for (x, _), number in product(puzzle.tests, range(prompts.views)):
         see, before = view(number)[0], ""
         if in_context or prompts.in_view:
             pairs = [(see(a), see(b)) for a, b in puzzle.demonstrations]
             before = prompts.before + shown(pairs)
-        done.append(f"{before}{line(see(x))} ->")
-    return done
+        texts.append(f"{before}{line(see(x))} ->")
+    return texts
 
 
-def reward(puzzle, answers):
+def reward(puzzle: Puzzle, answers: Sequence[str]) -> float:
     """Share of the test grids that `answers` (list[str]) get right in every cell, in [0, 1]."""
     if not puzzle.tests or any(y is None for _, y in puzzle.tests):
         raise ValueError(f"The puzzle {puzzle.title!r} has no solutions: there is no reward.")
     views = len(answers) // len(puzzle.tests) or 1
     votes = [vote(answers[i : i + views]) for i in range(0, len(answers), views)]
-    right = [said == line(y) for said, (_, y) in zip(votes, puzzle.tests, strict=True)]
+    right = [answer == line(y) for answer, (_, y) in zip(votes, puzzle.tests, strict=True)]
     return sum(right) / len(puzzle.tests)
 
 
-def view(number):
+def view(number: int) -> tuple[Callable[[Grid], Grid], Callable[[Grid], Grid]]:
     """A way to look at a grid, and the way back: two functions. The first is to look at it as it
     is, then come other colours and other orders of the cells in turn."""
     colours, back = draw_colours(random.Random(number)), list(range(COLOURS))
@@ -193,26 +199,30 @@ def view(number):
     return partial(shuffle, order=number), partial(shuffle, order=number, back=True)
 
 
-def vote(answers):
+def vote(answers: Sequence[str]) -> str:
     """The grid, as text, that most views of it say (the first of these), each seen back.
 
     >>> vote(["1 2", "5 9", "2 1"])
     '1 2'
     """
-    seen = []
-    for number, said in enumerate(answers):
-        grid = tuple(tuple(map(int, re.findall("[0-9]", row))) for row in said.split("/"))
-        whole = said.split() == line(grid).split() and len(set(map(len, grid))) == 1
-        seen.append(line(view(number)[1](grid)) if whole else said)
-    return max(seen, key=seen.count)
+    seen_back = []
+    for number, answer in enumerate(answers):
+        grid = tuple(tuple(map(int, re.findall("[0-9]", row))) for row in answer.split("/"))
+        is_grid = answer.split() == line(grid).split() and len(set(map(len, grid))) == 1
+        seen_back.append(line(view(number)[1](grid)) if is_grid else answer)
+    return max(seen_back, key=seen_back.count)
 
 
-def random_recipe(rng):
+def random_recipe(rng: random.Random) -> str:
     """A recipe in JSON, each of its values drawn from a `random.Random`; at most one flag is on."""
-    return recipe_text(*map(rng.choice, ((None, *FLAGS), LOSSES, RATES, STEPS)))
+    flags: tuple[str | None, ...] = (None, *FLAGS)
+    flag, loss = rng.choice(flags), rng.choice(LOSSES)
+    return recipe_text(flag, loss, rng.choice(RATES), rng.choice(STEPS))
 
 
-def recipe_text(on=None, loss="outputs", learning_rate=0.003, steps=40):
+def recipe_text(
+    on: str | None = None, loss: str = "outputs", learning_rate: float = 0.003, steps: int = 40
+) -> str:
     """A recipe in JSON. on: the one augmentation that it asks for, if any.
 
     >>> recipe_text("mirror")[:35]
@@ -222,8 +232,8 @@ def recipe_text(on=None, loss="outputs", learning_rate=0.003, steps=40):
     return json.dumps(flags | {"loss": loss, "learning_rate": learning_rate, "steps": steps})
 
 
-def read_recipe(edit):
-    """The Settings that a self-edit says, or InvalidRecipe in one sentence."""
+def read_recipe(edit: str) -> Recipe:
+    """The Recipe that a self-edit says, or InvalidRecipe in one sentence."""
     try:
         return Recipe.model_validate_json(edit[:CHARACTERS].encode("utf-8", "replace"))
     except pydantic.ValidationError as error:
@@ -232,7 +242,7 @@ def read_recipe(edit):
         raise InvalidRecipe(f"no recipe: {where + ': ' if where else ''}{first['msg']}") from error
 
 
-def style(puzzle, edit):
+def style(puzzle: Puzzle | None, edit: str) -> str:
     """The kind of a recipe: its first augmentation, "none" or "invalid".
 
     >>> style(None, recipe_text("recolour")), style(None, "[1]")
@@ -245,7 +255,7 @@ def style(puzzle, edit):
     return next((flag for flag in FLAGS if getattr(settings, flag)), "none")
 
 
-def lesson(puzzle, edit, config):
+def lesson(puzzle: Puzzle, edit: str, config: Config) -> Lesson:
     """What the inner loop trains on, and how fast; one with a reason for an invalid self-edit.
 
     Without a self-edit (""): the demonstrations as they are, at the recipe's own pace.
@@ -257,7 +267,7 @@ def lesson(puzzle, edit, config):
         return Lesson([], 0, 0.0, reason=str(error))
 
 
-def lesson_of(puzzle, settings, prompts):
+def lesson_of(puzzle: Puzzle, settings: Recipe, prompts: Prompts) -> Lesson:
     """The Lesson of valid settings, each step another version of all demonstrations. Raises
     InvalidRecipe if it is over the budget."""
     starts, texts = [], []
@@ -274,7 +284,7 @@ def lesson_of(puzzle, settings, prompts):
     return Lesson(texts, settings.steps, settings.learning_rate, starts, per_step=width)
 
 
-def mirror(grid):
+def mirror(grid: Grid) -> Grid:
     """A grid seen in a mirror.
 
     >>> mirror(((1, 2, 3),))
@@ -283,7 +293,7 @@ def mirror(grid):
     return tuple(row[::-1] for row in grid)
 
 
-def shuffle(grid, order, back=False):
+def shuffle(grid: Grid, order: float, back: bool = False) -> Grid:
     """A grid with its columns in another order, as `random.Random(order)` has it; or back again.
 
     >>> shuffle(((1, 2, 3),), order=1)
@@ -297,7 +307,7 @@ def shuffle(grid, order, back=False):
     return tuple(tuple(row[i] for i in places) for row in grid)
 
 
-def recolour(grid, colours):
+def recolour(grid: Grid, colours: Sequence[int]) -> Grid:
     """A grid with other colours. colours: for each of the ten, what becomes of it.
 
     >>> recolour(((0, 1, 2),), [0, 2, 1, 3, 4, 5, 6, 7, 8, 9])
@@ -306,17 +316,17 @@ def recolour(grid, colours):
     return tuple(tuple(colours[colour] for colour in row) for row in grid)
 
 
-def draw_colours(rng):
+def draw_colours(rng: random.Random) -> list[int]:
     """A random permutation of the colours that leaves black (0) alone."""
     return [0, *rng.sample(range(1, COLOURS), COLOURS - 1)]
 
 
-def augmentation(settings, seed):
+def augmentation(settings: Recipe, seed: int) -> Callable[[Grid], Grid]:
     """A function grid -> grid that draws from `seed` what the settings allow."""
     rng = random.Random(seed)
     mirrored, order, colours = rng.random() < 0.5, rng.random(), draw_colours(rng)
 
-    def augment(grid):
+    def augment(grid: Grid) -> Grid:
         grid = mirror(grid) if settings.mirror and mirrored else grid
         grid = shuffle(grid, order) if settings.shuffle else grid
         return recolour(grid, colours) if settings.recolour else grid
@@ -324,12 +334,12 @@ def augmentation(settings, seed):
     return augment
 
 
-def versions(puzzle, settings):
+def versions(puzzle: Puzzle, settings: Recipe) -> list[list[GridPair]]:
     """The demonstrations, then other versions of them as the settings say: lists of pairs.
 
     One for each step; two in turn if the mirror alone is on, and one without augmentations.
     """
-    augmentations: list[Callable] = [lambda grid: grid]
+    augmentations: list[Callable[[Grid], Grid]] = [lambda grid: grid]
     if settings.shuffle or settings.recolour:
         seeds = [seed_of("version", name(puzzle), n) for n in range(1, settings.steps)]
         augmentations += [augmentation(settings, seed) for seed in seeds]
@@ -338,7 +348,7 @@ def versions(puzzle, settings):
     return [[(f(x), f(y)) for x, y in puzzle.demonstrations] for f in augmentations]
 
 
-def leave_one_out(pairs):
+def leave_one_out(pairs: list[Value]) -> list[tuple[list[Value], Value]]:
     """[(the other pairs, one pair), ...]: each demonstration as if it were the test.
 
     >>> leave_one_out(["a", "b"])

@@ -2,11 +2,10 @@
 
 import html
 import unicodedata
-from collections.abc import Hashable
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pint
@@ -62,7 +61,9 @@ def _power_of_ten(match: re.Match[str]) -> str:
     return match[0] if abs(exponent) > 25 else f"{Decimal(match[1] or 1).scaleb(exponent):f}"
 
 
-RAW = [  # what is rewritten before Unicode normalisation, which turns 10⁸ into 108
+RAW: list[
+    tuple[Any, Any]
+] = [  # what is rewritten before Unicode normalisation, which turns 10⁸ into 108
     (r"(?<=\d)[⁺⁻]?[⁰¹²³⁴-⁹]+", lambda match: "^" + unicodedata.normalize("NFKC", match[0])),
     (r"\d", lambda match: str(unicodedata.digit(match[0], " "))),  # some are newer than Python
     (r"\\[dt]?frac ?\{([^{}]*)\} ?\{([^{}]*)\}", r" \1/\2 "),  # LaTeX
@@ -82,7 +83,7 @@ RAW = [  # what is rewritten before Unicode normalisation, which turns 10⁸ int
 ]
 
 
-BEFORE = [  # what is rewritten before numbers in words become digits
+BEFORE: list[tuple[Any, Any]] = [  # what is rewritten before numbers in words become digits
     (r"\b(?:[^\W\d_]{1,2}\.){2,}", lambda found: found[0].replace(".", "") + " "),  # U.S.
     (r"\b([A-Z])\. ?(?=[A-Z]\b)", r"\1"),  # J. K.
     (r"(?<![^.!?:]\s)\bA (?=\w)(?!(?:m[ai][jn]or|flat|sharp|positive|negative)\b)|\ba (?=\w)", ""),
@@ -109,7 +110,7 @@ BEFORE = [  # what is rewritten before numbers in words become digits
 ]
 
 
-AFTER = [
+AFTER: list[tuple[Any, Any]] = [
     (r"\b(\d\d?) (\d\d?)(?:rd|th)\b", r"\1/\2"),
     (r"(?i)\b(?:minus|negative) (?=\d)", " -"),
     (r"\b(\d{1,9}) (?:1/2\b|and (?:1 )?0\.5\b)", r"\1.5"),
@@ -150,9 +151,9 @@ class Token(NamedTuple):
     """A number, a word or a mark of a text."""
 
     kind: str  # number, word, filler or mark
-    key: str | Fraction  # the number, or the word's lemma
-    offers: tuple[Hashable, ...] = ()  # what it counts as in a prediction
-    accepts: tuple[Hashable, ...] = ()  # what counts as it in a right answer
+    key: Any  # the number, or the word's lemma
+    offers: tuple[Any, ...] = ()  # what it counts as in a prediction
+    accepts: tuple[Any, ...] = ()  # what counts as it in a right answer
     name: bool = False  # begins with a capital letter
 
     @property
@@ -252,7 +253,8 @@ def _word(text: str, before: list[Token]) -> Token:
     elif word not in TURN:
         language = "ru" if re.match(r"\p{Cyrillic}", word) else "en"
         word = MONTHS.get(word) or simplemma.lemmatize(word, lang=language).lower()
-    offers = accepts = (word,)
+    offers: tuple[str, ...] = (word,)
+    accepts: tuple[str, ...] = (word,)
     if re.fullmatch(r"[A-Za-z]{2}\d*", text):  # CO is not Co; co may be either
         upper, title = word.upper(), word.title()
         if text == upper:
