@@ -108,7 +108,9 @@ def packing_error(model: PreTrainedModel) -> float:
     inputs_by_rows: dict[int, list[Tensor]] = {2: [], 1: []}
     for rows, values in inputs_by_rows.items():
 
-        def record(layer: nn.Module, args: tuple[Tensor, ...], values=values) -> None:
+        def record(
+            layer: nn.Module, args: tuple[Tensor, ...], values: list[Tensor] = values
+        ) -> None:
             values.append(args[0].flatten())
 
         hooks = []

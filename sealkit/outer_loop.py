@@ -119,7 +119,9 @@ def seal(
         examples = [(task.prompt(items[i], policy.config), trials[i][j].self_edit) for i, j in kept]
 
         # 3. M-step: θ ← argmax_θ Σ log LM_θ(SE | C) over the self-edits kept
-        def update(keys: list[Key], t=t, examples=examples, kept=kept) -> list[dict]:
+        def update(
+            keys: list[Key], t: int = t, examples: list = examples, kept: list = kept
+        ) -> list[dict]:
             if examples:  # from the first policy, as ReST-EM: from the last one it overfits
                 policy.load(first["weights"])
             losses = m_step(policy, examples, (seed, t))

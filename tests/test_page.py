@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from base64 import b64decode
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -14,27 +15,22 @@ from matplotlib import pyplot
 from matplotlib.container import BarContainer
 from peft import LoraConfig
 
-import sealkit
 from sealkit import Comparison, Iteration, Journal, Passage, Question, RunError, Trial
-from sealkit.cli.page import (
-    command_of,
-    format_results,
-    format_rows,
-    wrap,
-    write_page,
-    write_picture,
-)
+from sealkit.cli.page import command_of, format_results, format_rows, wrap, write_page
 from sealkit.cli.record import BEFORE, Record, note_command, read_record
 from sealkit.cli.rows import format_header, format_row
 from sealkit.cli.talk import learned_passages, talk
 from sealkit.figures import PALETTE, describe, mean_interval, plot_rewards
 from sealkit.tasks import knowledge, puzzles
 
+picture = runpy.run_path(str(Path(__file__).parents[1] / "notebooks" / "picture.py"))
+write_picture = picture["write_picture"]
+
 NASTY = (
     "</pre><script src='http://x.y/z.js'>1</script>\x00\x1b[31m\ud800\uffff ✓ {{ lead }} & {% x %}"
 )
-LOOP = Path(sealkit.__file__).with_name("loop.svg")
 DRAWINGS = Path(__file__).parents[1] / "notebooks" / "images"
+LOOP = DRAWINGS / "loop.svg.jinja"
 VOID = "meta", "link", "br", "img", "hr", "input"
 
 
@@ -141,7 +137,7 @@ def test_a_past_run_of_streams_tells_its_matrices(tmp_path):
     parser.feed(source.replace("data:image/png", "data:,"))
     assert not parser.open and source.count("<svg") == 1 and "The iterations" not in source
     assert "70% at the end" in source.split("aria-label")[1] and "never adapted" in parser.text
-    with pytest.raises(RunError, match="--picture draws runs on passages"):
+    with pytest.raises(RunError, match="The picture is of runs on passages"):
         write_picture(record, tmp_path / "loop.svg")
     with pytest.raises(RunError, match="holds no finished iteration of the command line"):
         talk(record)
@@ -248,7 +244,7 @@ def test_the_drawings_of_the_notebooks(path):
 
 
 def test_the_committed_picture_of_the_loop_is_of_the_present_drawing():
-    """If not: python -m sealkit show runs/1 --picture notebooks/images/loop.svg"""
+    """If not: python notebooks/picture.py runs/1"""
     drawing = LOOP.read_text("utf-8")
     parts = re.split(r"(?s){[{%].*?[}%]}", drawing[drawing.index("<svg") :])
     drawn = (DRAWINGS / "loop.svg").read_text("utf-8")

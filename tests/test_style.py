@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,14 @@ def test_no_line_is_wider_than_100_columns():
         if len(line) > 100
     ]
     assert not wide, ", ".join(wide)
+
+
+def test_every_function_is_annotated_and_a_type_checker_finds_nothing():
+    """The command of .github/CONTRIBUTING.md; all but bundled/ and the page's template values."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "mypy"], cwd=PACKAGE.parent, capture_output=True, text=True
+    )
+    assert not ran.returncode, ran.stdout + ran.stderr
 
 
 @pytest.mark.parametrize("command", ["format --check", "check"])

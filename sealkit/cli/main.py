@@ -1,13 +1,18 @@
 """SEAL, from loading a model in 4 bits to a table of arms on held-out passages."""
 
+from __future__ import annotations
+
 import argparse
+import io
 import os
 import re
 import shlex
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import torch
@@ -17,23 +22,16 @@ from ..estimate import can_read, estimate_run
 from ..evaluation import compare_arms
 from ..loading import load_quantized, weight_bytes
 from ..models.choice import environment, model_name
-from ..outer_loop import format_log, seal
-from ..policy import Policy, attach_policy
+from ..outer_loop import Iteration, format_log, seal
+from ..policy import Policy, Weights, attach_policy
+from ..runs.cache import Cache
 from ..runs.files import RunError, os_errors_as_run_error, write_json, write_text
 from ..runs.identity import open_run_cache
 from ..runs.processes import broadcast, distributed_state
 from ..tasks import knowledge, puzzles
 from ..tasks.few_shot import compare_recipes
 from ..tasks.passages import load_passages, source_for
-from .page import (
-    command_of,
-    draw_record,
-    format_results,
-    format_rows,
-    wrap,
-    write_page,
-    write_picture,
-)
+from .page import command_of, draw_record, format_results, format_rows, wrap, write_page
 from .record import BEFORE, note_command, read_record
 from .rows import count_styles, format_header, format_row
 from .talk import talk
@@ -55,11 +53,8 @@ HELP = {
     "output": "the run's folder; one that holds it already goes on (default: the next runs/N)",
     "show": "print and draw a past run, from its folder alone",
     "ask": "let the policy of a past run study a passage held out, and ask it questions",
-    "picture": "also write the drawing of the loop, an SVG, with texts of this run",
     "passage": "which of the passages held out (default: 1)",
 }
-
-
 EXAMPLES = """examples:
   python -m sealkit                         the bundled model on its own world
   python -m sealkit --held-out 120 --styles --seed 1
@@ -71,62 +66,57 @@ EXAMPLES = """examples:
   python -m sealkit show runs/1
   python -m sealkit ask runs/1 --passage 2
 """
-
-
 OUT_OF_MEMORY = (
     "memory ran out, even with one self-edit at a time: free the GPU of other programs, or take a "
     "smaller model with --model. What was finished is kept."
 )
-
-
 OPTIONS = {"k": "--self-edits", "seed": "--seed", "model": "--model"}
-
-
 OPTIONS |= {"items": "what --data and --passages give"}  # as `describe_differences` names them
 
 
-def main(words=None):
+def main(words: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 2 and one sentence on stderr for bad input."""
     matplotlib.use("Agg")
-    for stream in (sys.stdout, sys.stderr):  # in a notebook or a test, of another kind
-        if hasattr(stream, "reconfigure"):
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not so in a notebook or a test
             stream.reconfigure(errors="replace")  # a terminal or a pipe may know no arrows
     args, status = parse_arguments(words), 2
-    if distributed_state().process_index:  # the first one tells
+    if distributed_state().process_index:  # the first process prints
         sys.stdout = open(os.devnull, "w")
     try:
-        return args.act(args)
+        args.act(args)
+        return 0
     except torch.OutOfMemoryError:
-        said = OUT_OF_MEMORY
+        message = OUT_OF_MEMORY
     except (ValueError, OSError, RunError, FloatingPointError) as error:
-        named = rf"(?<=[(;] |.\()\b({'|'.join(OPTIONS)})(?= is .* there and )"
-        said = re.sub(named, lambda found: OPTIONS[found[1]], str(error))
+        name = rf"(?<=[(;] |.\()\b({'|'.join(OPTIONS)})(?= is .* there and )"
+        message = re.sub(name, lambda match: OPTIONS[match[1]], str(error))
     except KeyboardInterrupt:
         if args.act in (show, ask):
             return 130
         again = ["python", "-m", "sealkit", *(sys.argv[1:] if words is None else words)]
         again += [] if "--output" in " ".join(again) else ["--output", str(args.output)]
-        status, said = 130, f"nothing that was finished is lost; to go on: {shlex.join(again)}"
-    print(f"python -m sealkit: {said}", file=sys.stderr)
+        status, message = 130, f"nothing that was finished is lost; to go on: {shlex.join(again)}"
+    print(f"python -m sealkit: {message}", file=sys.stderr)
     return status
 
 
-def positive_int(text):
+def positive_int(text: str) -> int:
     """A whole number from 1 on, or argparse's error."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
     return int(text)
 
 
-def data_source(text):
+def data_source(text: str) -> str:
     """Where passages come from, or argparse's error."""
     if text not in ("bundled", "squad") and not Path(text).exists():
         raise argparse.ArgumentTypeError(f"there is no file {text!r}")
     return text
 
 
-def parse_arguments(words):
-    """The command line, parsed: what makes no run is refused, the first such word first."""
+def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line; words that make no run are refused, the first such word first."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="python -m sealkit", description=__doc__, epilog=EXAMPLES, formatter_class=raw
@@ -146,15 +136,14 @@ def parse_arguments(words):
     )
     parser.add_argument("--verbose", action="store_true", help=HELP["verbose"])
     parser.add_argument("--output", type=Path, help=HELP["output"])
-    others = parser.add_subparsers(title="past runs", metavar="show|ask")
+    commands = parser.add_subparsers(title="past runs", metavar="show|ask")
     for name, act in {"show": show, "ask": ask}.items():
-        other = others.add_parser(name, help=HELP[name], description=HELP[name])
-        other.add_argument("folder", type=Path, help="the run's folder, such as runs/1")
-        other.set_defaults(act=act)
-    others.choices["show"].add_argument(
-        "--picture", type=Path, metavar="FILE", help=HELP["picture"]
+        command = commands.add_parser(name, help=HELP[name], description=HELP[name])
+        command.add_argument("folder", type=Path, help="the run's folder, such as runs/1")
+        command.set_defaults(act=act)
+    command.add_argument(
+        "--passage", type=positive_int, default=1, metavar="N", help=HELP["passage"]
     )
-    other.add_argument("--passage", type=positive_int, default=1, metavar="N", help=HELP["passage"])
     args = parser.parse_args(words)
     args.passages = args.passages or (60 if args.task == "puzzles" else 40)
     known = args.data in (None, "bundled", "squad") or Path(args.data).is_file()
@@ -167,12 +156,14 @@ def parse_arguments(words):
     return args
 
 
-def load_inputs(args, tell):
-    """Policy, items to train on and to test on; tells what they are."""
-    name, task, read, others = args.model, args.domain, load_passages, "others"
+def load_inputs(args: argparse.Namespace, log: Log) -> tuple[Policy, list[Any], list[Any]]:
+    """Load the policy, items to train on and items to test on, and log what they are."""
+    name, task, others = args.model, args.domain, "others"
+    read: Callable[..., list[Any]] = load_passages
     if task is puzzles:
         name = "puzzles" if model_name(name) == "bundled" else name
-        args.data, read, others = args.data or "bundled", puzzles.load_puzzles, "of other families"
+        args.data, read = args.data or "bundled", puzzles.load_puzzles
+        others = "of other families" if args.data == "bundled" else "others"
     args.data = args.data or source_for(name)
     try:
         model, tokenizer = load_quantized(name)
@@ -181,85 +172,100 @@ def load_inputs(args, tell):
     except RuntimeError as error:  # says what this machine lacks
         raise RunError(error) from error
     held, plain = (f"{count / 1e6:.2f}" for count in weight_bytes(model))
-    tell(environment(name))
-    tell(f"In 4 bits (NF4, double quantization): {held} MB of weights, {plain} in 16 bits.")
-    what = f"{task.NOUN}s of {args.data}".capitalize()
-    tell(f"{what}: {len(train)} to train on, {len(test)} {others} to test on.")
+    log(environment(name))
+    log(f"In 4 bits (NF4, double quantization): {held} MB of weights, {plain} in 16 bits.")
+    items = f"{task.NOUN}s of {args.data}".capitalize()
+    log(f"{items}: {len(train)} to train on, {len(test)} {others} to test on.")
     sizes = ("passages", args.passages, train), ("held-out", args.held_out, test)
-    for option, asked, there in sizes:
-        if len(there) < asked:
-            tell(f"(--{option} {asked}: there are {len(there)}, all are taken.)")
+    for option, most, loaded in sizes:
+        if len(loaded) < most:
+            log(f"(--{option} {most}: there are {len(loaded)}, all are taken.)")
     config = task.config_for(tokenizer)
     return Policy(attach_policy(model, config, args.seed), tokenizer, config), train, test
 
 
-def make_logger(args):
-    """(a function that prints what it is told, the list of all that it was told in full)."""
-    log = []
+class Log:
+    """Prints each message, and keeps all of them, in full, for a run's log.txt."""
 
-    def tell(short, full=None):
-        log.append(full or short)
-        print(full if args.verbose and full else wrap(short), flush=True)
+    def __init__(self, verbose: bool) -> None:
+        self.verbose = verbose
+        self.messages: list[str] = []
+        self.start = time.time()
 
-    return tell, log
+    def __call__(self, short: str, full: str | None = None) -> None:
+        """Print `short`, or with --verbose `full`; keep `full`."""
+        self.messages.append(full or short)
+        print(full if self.verbose and full else wrap(short), flush=True)
+
+    def save(self, folder: Path) -> None:
+        """Write all messages to the folder's log.txt. Raises RunError."""
+        write_text(folder / "log.txt", "\n".join(self.messages))
 
 
-def run(args):
-    """SEAL as `args` say, then its arms: prints a row an iteration, writes the run's folder."""
-    (tell, log), start, seed, k = make_logger(args), time.time(), args.seed, args.self_edits
-    policy, train, test = load_inputs(args, tell)
+def run(args: argparse.Namespace) -> None:
+    """Run SEAL, then its arms on held-out items: print a row an iteration, write the folder."""
+    # 1. load, and estimate what the run will take
+    log, seed, k = Log(args.verbose), args.seed, args.self_edits
+    policy, train, test = load_inputs(args, log)
     task, passages, noun = args.domain, {"train": train, "test": test}, args.domain.NOUN
     styles = policy.config.prompts.styles if args.styles and task is knowledge else ()
     if task is knowledge and not (args.output / "run.json").exists():
-        of, exams = (policy.model, policy.tokenizer, train), args.iterations + len(styles) + 3
-        tell(str(estimate_run(*of, args.iterations, k, exams * len(test))))
-        tell(can_read(*of))
+        loaded, exams = (policy.model, policy.tokenizer, train), args.iterations + len(styles) + 3
+        log(str(estimate_run(*loaded, args.iterations, k, exams * len(test))))
+        log(can_read(*loaded))
+
+    # 2. SEAL: an iteration at a time, each in the log before the next begins
     with open_run_cache(args.output, policy, task, train, k, seed) as cache:
         note_command(args.output, run_options(args), **(passages if task is knowledge else {}))
-        policies = {BEFORE: None}
-        tell(f"\n{format_header(task.KINDS, noun)}")
+        log(f"\n{format_header(task.KINDS, noun)}")
+        policies: dict[str, Weights] = {}
         for iteration in time_iterations(seal(policy, task, train, k, seed, cache), args, cache):
-            kinds = count_styles(iteration, train, task)
-            told = format_row(iteration, cache["seconds", iteration.number], kinds)
-            tell(told, f"{format_log(iteration, noun)}\n{told}")
-            write_text(args.output / "log.txt", "\n".join(log))
+            styles_seen = count_styles(iteration, train, task)
+            row = format_row(iteration, cache["seconds", iteration.number], styles_seen)
+            log(row, f"{format_log(iteration, noun)}\n{row}")
+            log.save(args.output)
             policies[f"after iteration {iteration.number}"] = iteration.weights
-        policies[BEFORE] = cache["policy", 0]["weights"]
+
+        # 3. compare all policies, and their rivals, on the held-out items
+        policies = {BEFORE: cache["policy", 0]["weights"]} | policies
         if task is knowledge:
-            found = compare_arms(policy, task, test, policies, styles, seed, cache)
+            comparison = compare_arms(policy, task, test, policies, styles, seed, cache)
         else:
-            found = compare_recipes(policy, train, test, policies, seed, cache)
-    write_json(args.output / "results.json", {"accuracy": found.scores, "notes": found.notes})
-    write_reports(args.output, tell)
-    tell(f"{time.time() - start:.0f} s in all.")
-    write_text(args.output / "log.txt", "\n".join(log))
+            comparison = compare_recipes(policy, train, test, policies, seed, cache)
+    results = {"accuracy": comparison.scores, "notes": comparison.notes}
+    write_json(args.output / "results.json", results)
+    write_reports(args.output, log)
+    log(f"{time.time() - log.start:.0f} s in all.")
+    log.save(args.output)
 
 
-def run_stream(args):
-    """Streams of test passages learned for good, with each remedy against forgetting."""
-    (tell, log), start = make_logger(args), time.time()
-    policy, _, test = load_inputs(args, tell)
+def run_stream(args: argparse.Namespace) -> None:
+    """Learn streams of test passages for good, with each remedy against forgetting."""
+    log = Log(args.verbose)
+    policy, _, test = load_inputs(args, log)
     streams = draw_streams(test, args.streams, min(8, len(test)), args.seed)
     study(policy, knowledge, streams, args.output, args.seed, "questions")
     note_command(args.output, run_options(args), test=test)
-    write_reports(args.output, tell)
-    tell(f"{time.time() - start:.0f} s in all.")
-    write_text(args.output / "log.txt", "\n".join(log))
+    write_reports(args.output, log)
+    log(f"{time.time() - log.start:.0f} s in all.")
+    log.save(args.output)
 
 
-def run_options(args):
+def run_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options of a run that its folder remembers: {name on the command line: value}."""
     names = {
         "knowledge": ["iterations", "self-edits", "passages", "held-out", "styles"],
         "stream": ["task", "streams", "held-out"],
         "puzzles": ["task", "iterations", "self-edits", "passages", "held-out"],
     }[args.task]
-    found = {name: getattr(args, name.replace("-", "_")) for name in ("data", "seed", *names)}
-    return {"model": model_name(args.model)} | found
+    values = {name: getattr(args, name.replace("-", "_")) for name in ("data", "seed", *names)}
+    return {"model": str(model_name(args.model))} | values
 
 
-def time_iterations(iterations, args, cache):
-    """As many of the iterations as were asked for; their seconds are noted."""
+def time_iterations(
+    iterations: Iterator[Iteration], args: argparse.Namespace, cache: Cache
+) -> Iterator[Iteration]:
+    """As many of the iterations as were asked for, their seconds stored in the cache."""
     begun = time.perf_counter()
     for iteration in islice(iterations, args.iterations):
         if (key := ("seconds", iteration.number)) not in cache:
@@ -268,8 +274,8 @@ def time_iterations(iterations, args, cache):
         begun = time.perf_counter()
 
 
-def show(args):
-    """Print a past run's command, its rows and what came of it; draw its figure and its page."""
+def show(args: argparse.Namespace) -> None:
+    """Print a past run's command, rows and results; draw its figure and its page."""
     record = read_record(args.folder)
     print(wrap(f"{args.folder}: {command_of(record)}\n"))
     if record.iterations:
@@ -277,26 +283,20 @@ def show(args):
     elif not record.streams:
         print("No iteration is finished yet.")
     write_reports(args.folder, print)
-    if args.picture:
-        write_picture(record, args.picture)
 
 
-def write_reports(folder, tell):
-    """Tell what came of a run and how to go on, draw its figure and its page."""
+def write_reports(folder: Path, log: Callable[[str], None]) -> None:
+    """Log a run's results and how to go on; draw its figure and its page."""
     record = read_record(folder)
-    tell(f"\n{format_results(record)}\n")
+    log(f"\n{format_results(record)}\n")
     with os_errors_as_run_error(folder / "figure.png"):
         draw_record(record, folder / "figure.png")
     write_page(record, folder / "report.html")
     words = ("show", "ask") if record.test else ("show",)
     again = "".join(f"\n  python -m sealkit {word} {folder}" for word in words)
-    tell(f"Open {folder / 'report.html'}, or go on with{again}")
+    log(f"Open {folder / 'report.html'}, or go on with{again}")
 
 
-def ask(args):
+def ask(args: argparse.Namespace) -> None:
     """Talk to the adapted model of a past run."""
-    return talk(read_record(args.folder), args.passage)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    talk(read_record(args.folder), args.passage)

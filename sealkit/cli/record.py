@@ -2,17 +2,19 @@
 
 import json
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
-from ..continual.forgetting import Forgetting
+from ..continual.forgetting import Forgetting, Row
 from ..evaluation import Comparison
 from ..inner_loop import Trial
 from ..outer_loop import Iteration
 from ..runs.files import RunError, corrupt_file_error, write_json
 from ..runs.journal import Journal
-from ..tasks import knowledge, puzzles
+from ..tasks import Domain, knowledge, puzzles
 from ..tasks.passages import Passage, load_passages, save_passages
 from .rows import count_styles
 
@@ -44,40 +46,40 @@ class Record:
     streams: Forgetting | None = None
 
     @property
-    def task(self):
+    def task(self) -> Domain[Any]:
         """The domain, a module."""
         return puzzles if self.settings.get("task") == puzzles.__name__ else knowledge
 
-    def styles(self, iteration):
+    def styles(self, iteration: Iteration) -> dict[str, int] | None:
         """{kind: number of self-edits of an iteration}, None if its passages are not known."""
-        items = self.train or [None] * len(iteration.trials)
+        items: list[Any] = self.train or [None] * len(iteration.trials)
         known = self.train or self.task is puzzles  # which needs none of them
         return count_styles(iteration, items, self.task) if known else None
 
     @property
-    def first(self):
+    def first(self) -> str | None:
         """The arm of the first policy, None before there is one."""
         return next((arm for arm in self.arms if arm.endswith("before RL")), None)
 
     @property
-    def last(self):
+    def last(self) -> str | None:
         """The arm of the last policy, None before there is one."""
         return next((arm for arm in reversed(self.arms) if AFTER.fullmatch(arm)), None)
 
     @property
-    def arms(self):
+    def arms(self) -> list[str]:
         """The names of the arms that are finished."""
         return list(self.comparison.scores) if self.comparison else []
 
 
-def note_command(folder, command, **passages):
-    """Keep in a run's folder what only its command line knows: options, and passages by split."""
+def note_command(folder: Path, command: Mapping[str, Any], **passages: Sequence[Passage]) -> None:
+    """Write to a run's folder what only its command line knows: options, and passages by split."""
     write_json(folder / "command.json", command)
-    for split, some in passages.items():
-        save_passages(folder / f"{split}.jsonl", some)
+    for split, items in passages.items():
+        save_passages(folder / f"{split}.jsonl", items)
 
 
-def read_record(folder):
+def read_record(folder: str | Path) -> Record:
     """The Record of a run's folder, finished or not. Raises RunError if it holds no run."""
     folder = Path(folder)
     if not (folder / "run.json").is_file():
@@ -89,7 +91,7 @@ def read_record(folder):
     journal = Journal(folder)
     streams = streams_of(journal, about["settings"].get("k"))
     tried, scores = ({}, {}) if streams else arms_of(journal, len(test))
-    scores = scores or {arm: tuple(own) for arm, own in results.get("accuracy", {}).items()}
+    scores = scores or {arm: tuple(r) for arm, r in results.get("accuracy", {}).items()}
     comparison = Comparison(scores, tuple(results.get("notes", ()))) if scores else None
     seconds = {key[1]: value for key, value in journal.items() if key[0] == "seconds"}
     try:
@@ -100,7 +102,7 @@ def read_record(folder):
     return Record(folder, *parts, seconds, comparison, tried, streams)
 
 
-def read_json(path):
+def read_json(path: Path) -> dict[str, Any]:
     """The object in a file; {} if there is none."""
     try:
         value = json.loads(path.read_text("ascii")) if path.is_file() else {}
@@ -111,7 +113,7 @@ def read_json(path):
         raise corrupt_file_error(path, repr(error)) from error
 
 
-def iterations_of(journal, names):
+def iterations_of(journal: Journal, names: Sequence[str]) -> Iterator[Iteration]:
     """Yield the Iteration of each M-step in a journal. names: of the items, as far as known."""
     for t in count(1):
         if ("policy", t) not in journal:
@@ -119,37 +121,46 @@ def iterations_of(journal, names):
         cells = sorted(key[2:] for key in journal if key[:2] == ("self-edit", t))
         n, k = (1 + max(cell[axis] for cell in cells) for axis in (0, 1))
         trial = {(i, j): Trial(**journal["trial", t, i, j]) for i in range(n) for j in range(k)}
-        done = journal["policy", t]
+        update = journal["policy", t]
         yield Iteration(
             number=t,
             names=tuple(names) if len(names) == n else tuple(f"{i + 1}" for i in range(n)),
             baseline_rewards=tuple(journal["before", t, i] for i in range(n)),
             item_only_rewards=tuple(journal["trial", t, i, None]["reward"] for i in range(n)),
             trials=tuple(tuple(trial[i, j] for j in range(k)) for i in range(n)),
-            kept=tuple(map(tuple, done.get("kept", ()))),
-            losses=tuple(done["losses"]),
-            weights=done["weights"],
+            kept=tuple(map(tuple, update.get("kept", ()))),
+            losses=tuple(update["losses"]),
+            weights=update["weights"],
         )
 
 
-def streams_of(journal, count):
+def streams_of(journal: Journal, count: int) -> Forgetting | None:
     """The Forgetting of `count` streams, of the remedies that are done; None if there is none."""
-    rows, start = {}, "stream, "
+    rows: dict[str, dict[int, Row]] = {}  # remedy, stream
+    start = "stream, "
     for key, row in journal.items():
         if key[0] == "arm" and key[1].startswith(start):
             rows.setdefault(key[1].removeprefix(start), {})[key[3]] = row
-    done = {name: [own[i] for i in range(count)] for name, own in rows.items() if len(own) == count}
-    return Forgetting(done) if done else None
+    finished = {
+        name: [by_stream[i] for i in range(count)]
+        for name, by_stream in rows.items()
+        if len(by_stream) == count
+    }
+    return Forgetting(finished) if finished else None
 
 
-def arms_of(journal, count):
+def arms_of(
+    journal: Journal, count: int
+) -> tuple[dict[str, list[Trial]], dict[str, tuple[float, ...]]]:
     """({arm: its Trials}, {arm: its rewards}) on the `count` passages of the last comparison."""
-    found, tried, scores = {}, {}, {}
+    by_arm: dict[str, dict[str, dict[int, Any]]] = {}  # arm, inputs, place of the item
+    tried: dict[str, list[Trial]] = {}
+    scores: dict[str, tuple[float, ...]] = {}
     for key, value in journal.items():
         if key[0] == "arm" and key[2].startswith(f"{count + 1}, "):  # the config is digested too
-            found.setdefault(key[1], {}).setdefault(key[2], {})[key[3]] = value
-    for arm in sorted(found, key="oracle".__eq__):  # last, also after more iterations
-        values = list(found[arm].values())[-1]
+            by_arm.setdefault(key[1], {}).setdefault(key[2], {})[key[3]] = value
+    for arm in sorted(by_arm, key="oracle".__eq__):  # last, also after more iterations
+        values = list(by_arm[arm].values())[-1]
         if len(values) == count:
             rows = [values[i] for i in range(count)]
             if isinstance(rows[0], dict):

@@ -1,38 +1,45 @@
-"""TODO."""
+"""A run in rows: one line for each iteration."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from statistics import mean
+from typing import Any
 
-from ..tasks import knowledge
+from ..outer_loop import Iteration
+from ..tasks import Domain, knowledge
 
 COLUMNS = 80  # of a terminal
 
 
-def format_header(styles=(), item="passage"):
-    """The line above `row`s: with a column for the share of each style."""
+def format_header(styles: Sequence[str] = (), item: str = "passage") -> str:
+    """The line above the rows, with a column for the share of each style."""
     names = "".join(f" {style[:4]:>4}" for style in styles)
     return f"iter  reward{f'{item} only':>14}     kept          loss  seconds{names}"
 
 
-def format_row(iteration, seconds=None, styles=None):
+def format_row(
+    iteration: Iteration, seconds: float | None = None, styles: Mapping[str, int] | None = None
+) -> str:
     """An Iteration in one line of at most COLUMNS: its rewards, M-step and styles.
 
-    seconds: that it took. styles: {style: number of self-edits}.
+    seconds: how long it took. styles: {style: number of self-edits}.
     """
-    tried = sum(map(len, iteration.trials))
-    alone, kept = mean(iteration.item_only_rewards), f"{len(iteration.kept)}/{tried}"
+    count = sum(map(len, iteration.trials))
+    item_only, kept = mean(iteration.item_only_rewards), f"{len(iteration.kept)}/{count}"
     losses = [f"{loss:.2f}" for loss in (iteration.losses[:1] + iteration.losses[-1:])]
-    shares = "".join(f" {count / tried:4.0%}" for count in (styles or {}).values())
-    spent = "" if seconds is None else f"{seconds:.0f}"
-    said = f"{iteration.number:4} {iteration.mean_reward:7.1%} {alone:13.1%} {kept:>8}"
-    return f"{said} {' → '.join(losses) or 'unchanged':>13} {spent:>8}{shares}"
+    shares = "".join(f" {n / count:4.0%}" for n in (styles or {}).values())
+    time = "" if seconds is None else f"{seconds:.0f}"
+    rewards = f"{iteration.number:4} {iteration.mean_reward:7.1%} {item_only:13.1%} {kept:>8}"
+    return f"{rewards} {' → '.join(losses) or 'unchanged':>13} {time:>8}{shares}"
 
 
-def count_styles(iteration, items, task=knowledge):
-    """{kind: number of an iteration's self-edits}, of the task's KINDS."""
-    found = Counter(
+def count_styles(
+    iteration: Iteration, items: Sequence[Any], task: Domain[Any] = knowledge
+) -> dict[str, int]:
+    """{kind: number of an iteration's self-edits}, for each of the task's KINDS."""
+    counts = Counter(
         "invalid" if trial.reason else task.style(item, trial.self_edit)
-        for item, own in zip(items, iteration.trials)
-        for trial in own
+        for item, trials in zip(items, iteration.trials)
+        for trial in trials
     )
-    return {kind: found[kind] for kind in task.KINDS}
+    return {kind: counts[kind] for kind in task.KINDS}

@@ -1,6 +1,8 @@
 """Talk to a run's policy about a passage that it has learned, without showing it."""
 
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import peft
 
@@ -8,7 +10,7 @@ from ..api import config_of
 from ..continual.stream import draw_streams
 from ..inner_loop import answer, ask, sft
 from ..loading import load_quantized
-from ..lora import fork
+from ..lora import Adapters, fork
 from ..outer_loop import write_self_edits
 from ..policy import Policy, attach_policy
 from ..runs.files import RunError, corrupt_file_error
@@ -17,9 +19,10 @@ from ..runs.journal import ADAPTER
 from ..tasks import knowledge
 from ..tasks.passages import Passage, Question
 from .page import wrap
+from .record import Record
 
 
-def talk(record, number=1):
+def talk(record: Record, number: int = 1) -> None:
     """Ask the policy of a Record that has learned its held-out passage `number`, without seeing it.
 
     Of streams, it has learned all of the first one for good, and the passage is one of those. Else
@@ -54,7 +57,7 @@ def talk(record, number=1):
         print(wrap(f"adapted: {adapted}\nwithout: {before}", "    "), flush=True)
 
 
-def learn_passage(policy, passage, record):
+def learn_passage(policy: Policy, passage: Passage, record: Record) -> Adapters:
     """The adapter of a policy after SFT on a passage and the self-edit that it writes, printed."""
     seed = record.settings["seed"], "compare"
     (edit,) = write_self_edits(policy, knowledge, [(passage, 0)], seed)
@@ -66,24 +69,25 @@ def learn_passage(policy, passage, record):
     return adapters
 
 
-def learned_passages(record):
+def learned_passages(record: Record) -> list[Passage]:
     """The passages of the first stream, which a run's `memory/` has learned."""
+    assert record.streams
     streams, _, length = record.streams.matrix(record.streams.best()).shape
     return draw_streams(record.test, streams, length, record.settings["seed"])[0]
 
 
-def load_memory(policy, folder):
+def load_memory(policy: Policy, folder: Path) -> Adapters:
     """The adapter that a stream left in a folder; the policy stays as it is."""
     if not (folder / ADAPTER).is_file():
         raise corrupt_file_error(folder / ADAPTER, "it is gone")
     start = policy.weights()
-    policy.load(peft.load_peft_weights(folder, device=str(policy.model.device)))
+    policy.load(peft.load_peft_weights(str(folder), device=str(policy.model.device)))
     adapters = fork(policy.model, 1)
     policy.load(start)
     return adapters
 
 
-def load_policy(record):
+def load_policy(record: Record) -> Policy:
     """The Policy of a Record's last iteration, or a new one, on the model it was trained on."""
     model, tokenizer = load_quantized(record.command["model"])
     base = fingerprint(model.parameters())
@@ -96,7 +100,7 @@ def load_policy(record):
     return policy
 
 
-def read_questions():
+def read_questions() -> Iterator[str]:
     """Yield the questions that someone types, or that come through a pipe."""
     while True:
         try:

@@ -24,8 +24,7 @@ def remembering(task: Task[Item], share: float = 0.5) -> Task[Pair[Item]]:
     """A task like `task` whose items are pairs (item, earlier items): the exam asks about both.
 
     Reward: (1 − share) · accuracy on the item + share · mean accuracy on the earlier ones, in
-    [0, 1]. With 1/2 it ranks self-edits by accuracy less the cost on earlier items; with 0, by
-    accuracy on the item alone.
+    [0, 1]. With 1/2 it ranks self-edits by accuracy less the cost on earlier items.
 
     >>> from sealkit import Passage, Question
     >>> from sealkit.tasks import knowledge
@@ -53,11 +52,9 @@ def remembering(task: Task[Item], share: float = 0.5) -> Task[Pair[Item]]:
     def reward(pair: Pair[Item], answers: Sequence[str]) -> float:
         items = (pair[0], *pair[1])
         per_question = len(answers) // max(1, len(exam(pair)))  # more than one if views vote
-        remaining, rewards = iter(answers), []
-        for item in items:
-            count = per_question * len(task.exam(item))
-            rewards.append(task.reward(item, list(islice(remaining, count))))
-        item_reward, *earlier = rewards
+        remaining, counts = iter(answers), [per_question * len(task.exam(item)) for item in items]
+        exams = [list(islice(remaining, count)) for count in counts]
+        item_reward, *earlier = map(task.reward, items, exams)
         return (1 - share) * item_reward + share * sum(earlier) / len(earlier)
 
     functions = {f.__name__: f for f in (name, prompt, lesson, exam, questions, reward)}

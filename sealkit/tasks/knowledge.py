@@ -41,7 +41,7 @@ class Prompts:
 
 
 # The bundled model has read all of these; None leaves the choice of style to the policy.
-KINDS = "implications", "questions", "rewrite", "gist"
+KINDS: tuple[str, ...] = "implications", "questions", "rewrite", "gist"
 CUES = {None: "Notes:"} | {style: f"{style.title()}:" for style in KINDS}
 BUNDLED_CONFIG = Config(Prompts(CUES, dict.fromkeys(CUES, "")), keep=keep_above_threshold)
 

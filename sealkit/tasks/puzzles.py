@@ -28,7 +28,7 @@ GridPair = tuple[Grid, Grid]  # input, output
 
 NOUN = "puzzle"  # what an item is called
 FLAGS = "mirror", "shuffle", "recolour"
-KINDS = *FLAGS, "invalid"  # of recipes, see `style`
+KINDS: tuple[str, ...] = (*FLAGS, "invalid")  # of recipes, see `style`
 Loss = Literal["outputs", "all"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 RATES, STEPS = (0.001, 0.003, 0.005), (10, 20, 40)  # of the bundled model's recipes
