@@ -20,7 +20,7 @@ IMAGES = Path(__file__).parent / "images"
 
 
 def write_picture(record: Record, path: Path) -> None:
-    """Fill the drawing of the loop from a Record. Raises RunError if no policy has been compared.
+    """Fill the drawing of the loop from a Record. Raises RunError if none has been compared.
 
     Its passage is the first held-out one on which the last policy earned more than the first.
     """

@@ -72,7 +72,6 @@ def answer_questions(
     >>> len(answers) == len(passage.questions)
     True
     """
-
     passages = passage if isinstance(passage, list) else [passage]
     policy = Policy(model, tokenizer, config_of(model, tokenizer))  # type: ignore[arg-type]
     answers = answer_exams(policy, knowledge, passages, in_context)

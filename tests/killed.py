@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 import sealkit
-from sealkit.runs import files, processes
+from sealkit.runs import files, journal, processes
 from sealkit.selection import keep_best_above_baseline
 
 ENDED = "This process has ended the small run."
@@ -70,7 +70,7 @@ def killer(point, folder):
     sys.addaudithook(audit)
     hook = torch.nn.modules.module.register_module_forward_pre_hook
     hook(lambda module, inputs: happens("module"))
-    files.open = File
+    files.open = journal.open = File
     return seen
 
 

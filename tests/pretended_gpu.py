@@ -217,7 +217,7 @@ def pretended_gpu(capability: tuple[int, int] = T4) -> Iterator[Kernels]:
             stack.enter_context(mock.patch.object(torch.cuda, name, return_value=answer))
         stack.enter_context(mock.patch.dict("bitsandbytes.functional.name2qmap"))
         stack.enter_context(mock.patch.object(loading, "load_cached_or_download", fetch_to_gpu))
-        stack.enter_context(mock.patch.object(loading, "default_device", lambda bundled: "cuda"))
+        stack.enter_context(mock.patch.object(choice, "default_device", lambda bundled: "cuda"))
         kernels = stack.enter_context(Kernels())
         stack.enter_context(Placement())
         yield kernels

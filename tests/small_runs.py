@@ -40,7 +40,7 @@ def loaded():
 @pytest.fixture
 def policy(loaded):
     """The Policy of the small run; its weights are put back after the test."""
-    own = Policy(*loaded, small_policy(*loaded).config)
+    own = Policy(*loaded, small_policy(*loaded).seal_config)
     start = own.weights()
     yield own
     own.load(start)

@@ -149,9 +149,9 @@ def test_memory_that_runs_out_on_one_process_changes_no_plan_of_another(monkeypa
     asked = []
     for rank, room in enumerate((2, 100)):
         state = SimpleNamespace(process_index=rank, num_processes=2)
-        monkeypatch.setattr("sealkit.runs.processes.distributed_state", lambda state=state: state)
+        monkeypatch.setattr("sealkit.runs.cache.distributed_state", lambda state=state: state)
         monkeypatch.setattr(
-            "sealkit.runs.processes.broadcast", lambda own, rank: dict(zip(NUMBERS, SQUARES))
+            "sealkit.runs.cache.broadcast", lambda own, rank: dict(zip(NUMBERS, SQUARES))
         )
         compute = Squares(room)
         assert compute_missing({}, NUMBERS, compute, 4) == SQUARES
@@ -209,7 +209,7 @@ def test_a_comparison_goes_on_where_it_stopped(policy, validation, tmp_path, mon
     assert list(dict.fromkeys(key[1] for key in Journal(tmp_path))) == arms
     with monkeypatch.context() as patch:
         again = "an arm that is there was run again"
-        patch.setattr("sealkit.evaluation.answers_to", lambda *arguments: pytest.fail(again))
+        patch.setattr("sealkit.evaluation.answer_exams", lambda *arguments: pytest.fail(again))
         assert compare(Journal(tmp_path)) == whole
         patch.setattr("sealkit.evaluation.write_self_edits", lambda *arguments: pytest.fail(again))
         patch.setattr("sealkit.inner_loop.run_trial_batch", lambda *arguments: pytest.fail(again))

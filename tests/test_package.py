@@ -19,6 +19,7 @@ COLAB = {  # August 2026
     "peft": "0.20.0",
     "accelerate": "1.14.0",
     "numpy": "2.1.0",
+    "datasets": "4.0.0",
 }
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 

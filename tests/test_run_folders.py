@@ -169,7 +169,11 @@ def test_other_settings_are_refused_by_name(ended, small, policy):
         ("seed", {"seed": 4}, ["seed is 3 there and 4 here"]),
         ("k", {"k": 1}, ["k is 2 there and 1 here"]),
         ("steps", {"steps": 3}, ["steps is 2 there and 3 here"]),
-        ("rule", {"keep": keep_best}, ["keep is best_if_better there and best here"]),
+        (
+            "rule",
+            {"keep": keep_best},
+            ["keep is keep_best_above_baseline there and keep_best here"],
+        ),
         ("prompts", {"prompts": knowledge.GENERAL_CONFIG.prompts}, ["prompts is"]),
         ("passages", {"passages": passages[1:]}, ["items is 2, "]),
         ("number of passages", {"passages": passages}, ["items is 2, ", "there and 3, "]),
@@ -196,7 +200,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, small):
 def test_a_folder_of_the_old_format_is_told(tmp_path, small):
     (tmp_path / "run.json").write_text('{"seed": 3, "machine": {}}')
     (tmp_path / "trials.jsonl").write_text("{}\n")
-    names = [tmp_path, "sealkit 0.1", "new folder"]
+    names = [tmp_path / "run.json", "settings", "new folder"]
     refused("a run of sealkit 0.1", tmp_path, lambda: small(tmp_path), names=names)
 
 
@@ -299,7 +303,7 @@ PLACES = (
     "inner_loop.row_losses",  # the inner loop
     "inner_loop.ask",  # its exam
     "outer_loop.row_losses",  # the M-step
-    "memo.write_whole",  # saving a policy
+    "runs.journal.write_atomically",  # saving a policy
 )
 
 
@@ -309,7 +313,7 @@ def test_an_interrupt_leaves_model_and_folder_ready_for_the_same_call(
     """Ctrl-C in a notebook, several times on one model, at other places each time."""
     model, tokenizer = sealkit.load_quantized("bundled", "cpu")
     passages, folder = sealkit.load_passages("bundled", limit=2), tmp_path / "run"
-    monkeypatch.setattr(knowledge, "BUNDLED_CONFIG", loaded[0].config)
+    monkeypatch.setattr(knowledge, "BUNDLED_CONFIG", loaded[0].seal_config)
 
     def run():
         return sealkit.run_seal(model, tokenizer, passages, 2, 2, folder, 3)

@@ -74,7 +74,7 @@ TAUGHT = {  # the notebook that builds by hand what the module does
     "continual.remembering": "07_continual_learning",
     "continual.stream": "07_continual_learning",
 }
-LINES, PARAMETERS = 50, 7  # with annotated signature and docstring
+LINES, PARAMETERS = 55, 7  # with annotated signature and docstring
 
 
 def functions(path):
@@ -142,7 +142,7 @@ def test_imports_run_downwards():
     for place, name in enumerate(ORDER):
         for other in imported(name, FILES[name]):
             public = other == "__init__" and name == "__main__"  # the command line, a user of it
-            if not public and other not in ORDER[:place]:
+            if not public and other not in (*ORDER[:place], "tasks"):  # what a domain declares
                 upwards.append(f"{name} imports {other}")
     assert not upwards, ", ".join(upwards)
 

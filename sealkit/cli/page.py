@@ -16,6 +16,7 @@ from markupsafe import Markup
 from ..continual.forgetting import alt_text, plot_forgetting
 from ..figures import draw_run, save_figure
 from ..inner_loop import Trial
+from ..outer_loop import History
 from ..runs.files import write_text
 from ..tasks.passages import Passage
 from .record import Record
@@ -50,7 +51,7 @@ def wrap(text: object, indent: str = "") -> str:
 
 
 def trials_before_and_after(record: Record) -> list[tuple[Passage, tuple[Trial, ...]]]:
-    """(passage, (Trial before RL, Trial after)) of each passage held out, as far as there are."""
+    """(passage, (Trial before RL, Trial after)) of each held-out passage, as far as there are."""
     trials = zip(*(record.tried.get(arm, ()) for arm in (record.first, record.last)))
     return list(zip(record.test, trials))
 

@@ -389,12 +389,12 @@ def full_rows(k, dtype=torch.float16, device="cuda", config=None, **changes):
 
     changes: of a real model's recipe.
     """
-    choose, tokens = sealkit.models.choice.choose, 512
+    choose, tokens = sealkit.loading.choose, 512
 
     def in_dtype(*args):
         return replace(choose(*args), dtype=dtype, products=dtype)
 
-    with mock.patch("sealkit.models.choice.choose", in_dtype):
+    with mock.patch("sealkit.loading.choose", in_dtype):
         work = mistral_7b(k, config, sequences=10, length=tokens // 8, device=device)
     prompts = work.policy.config.prompts  # short ones, and a vocabulary that has their words
     config = replace(REAL, **{"prompts": prompts, "max_tokens": tokens} | changes)
