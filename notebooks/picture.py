@@ -1,7 +1,7 @@
 """python notebooks/picture.py runs/1 [FILE]
 
-Draws the loop with the texts and figures of a run on passages, as the README shows it: an SVG, by
-default notebooks/images/loop.svg. Its template, loop.svg.jinja, lies beside it.
+Draws the loop with the texts and figures of a run on passages, as the README shows it:
+an SVG, by default notebooks/images/loop.svg, from its template loop.svg.jinja.
 """
 
 import sys
@@ -20,9 +20,9 @@ IMAGES = Path(__file__).parent / "images"
 
 
 def write_picture(record: Record, path: Path) -> None:
-    """Fill the drawing of the loop from a Record. Raises RunError if none has been compared.
+    """Fill the drawing of the loop from a Record. Raises RunError for one without arms.
 
-    Its passage is the first held-out one on which the last policy earned more than the first.
+    Its passage is the first held-out one on which RL earned more than the first policy.
     """
     if record.task is not knowledge or record.streams:
         raise RunError("The picture is of runs on passages: see this one's figure.png.")
@@ -63,7 +63,7 @@ def break_lines(text: str, width: int, most: int) -> list[str]:
 
 
 def mark_answers(passage: Passage, trial: Trial) -> str:
-    """The answers of a trial, each with a mark, and the right one where it is another."""
+    """The answers of a trial, each marked, and the right one where it is another."""
     return "\n".join(
         f"✓ {answer}"
         if grade(answer, question.answers)

@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from .evaluation import Comparison
 from .outer_loop import History, Iteration
 
-# Okabe and Ito's colours, which the colour-blind can tell apart, also on a dark ground; and grays
-# that differ from them in lightness.
+# Okabe and Ito's colours, safe for the colour-blind, and grays that differ from them in lightness.
 BLUE, ORANGE, GREEN, SKY = "#0072B2", "#E69F00", "#009E73", "#56B4E9"
 RED, PURPLE, GRAY, LIGHT = "#D55E00", "#CC79A7", "#A0A0A0", "#D0D0D0"
 PALETTE = BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GRAY

@@ -331,5 +331,5 @@ def ask(policy: Policy, adapters: Adapters, exams: Sequence[Sequence[str]]) -> l
 
 
 def answer(policy: Policy, prompts: Sequence[str]) -> list[str]:
-    """The policy's greedy answer to each prompt, up to the end of its line: list[str]."""
+    """The policy's greedy answer to each prompt, up to the end of its line."""
     return policy.write(prompts, max_new_tokens=policy.config.answer_tokens, stops=("\n",))

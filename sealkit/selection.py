@@ -1,8 +1,5 @@
-"""Rules of selection: which self-edits of an item the M-step learns from.
-
-A rule is a function (rewards of the item's candidates, reward of training on the item alone) ->
-indices of the candidates to keep.
-"""
+"""Rules of selection: (rewards of an item's candidates, reward of training on the item alone) ->
+indices of the candidates that the M-step learns from."""
 
 from collections.abc import Sequence
 

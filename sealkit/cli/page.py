@@ -57,7 +57,7 @@ def trials_before_and_after(record: Record) -> list[tuple[Passage, tuple[Trial, 
 
 
 def format_results(record: Record) -> str:
-    """The results of a run, at most 80 columns wide: self-edits before and after RL, arms, gains."""
+    """The results of a run in 80 columns: self-edits before and after RL, arms, gains."""
     lines = []
     for passage, trials in trials_before_and_after(record)[:SHOWN]:
         lines.append(wrap(f'Held out: "{passage.title}"'))
