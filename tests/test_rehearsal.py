@@ -208,7 +208,20 @@ def small_world(tmp_path, tmp_path_factory, monkeypatch):
     pyplot.close("all")
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+SHORT_ONES = "01", "02"  # in CI; the others take two to three minutes: pytest -m rehearsal
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(
+            path,
+            id=path.stem,
+            marks=[] if path.stem.startswith(SHORT_ONES) else pytest.mark.rehearsal,
+        )
+        for path in NOTEBOOKS
+    ],
+)
 def test_cells_of_notebooks_on_a_gpu(path: Path, small_world, capsys):
     """Prints how many cells compute something on the GPU, all of which are run."""
     cells, names, counts = code_cells(nbformat.read(path, as_version=4)), {}, {}
