@@ -54,7 +54,7 @@ temperature: 20 °C = 20 degrees Celsius; 20°F ≠ 20°C; -40 ≠ 40; minus ten
 negation: not guilty ≠ guilty; guilty ≠ not guilty; it wasn't Paris ≠ Paris; never = never; isn't legal ≠ legal; no one ≠ one
 negation: without sugar ≠ sugar; they could not fly ≠ fly; not Rome but Milan = Milan; neither Rome nor Milan ≠ Rome
 negation: yes = yes; Yes. = yes; no ≠ yes; No, it did not. = no; not allowed = not allowed; cannot swim ≠ can swim
-comparative: fewer than 10 ≠ more than 10; over 10 = more than 10; larger ≠ smaller; under 18 ≠ over 18; up to 5 ≠ at least 5
+comparative: fewer than 10 ≠ more than 10; over 10 = more than 10; over $50 = more than $50; over 5 million dollars = more than $5 million; larger ≠ smaller; under 18 ≠ over 18; up to 5 ≠ at least 5
 comparative: after the war ≠ before the war; the rise of prices ≠ the fall of prices; faster ≠ slower; above ≠ below
 compass: east ≠ west; Northern Ireland ≠ Southern Ireland; North Dakota ≠ South Dakota; the north = north; left ≠ right
 compass: South Carolina ≠ North Carolina; West Germany ≠ East Germany; northeast = north-east; upper Egypt ≠ lower Egypt

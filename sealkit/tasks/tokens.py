@@ -111,6 +111,7 @@ BEFORE: list[tuple[Any, Any]] = [  # what is rewritten before numbers in words b
 
 
 AFTER: list[tuple[Any, Any]] = [
+    (r"[^\S\n]+", " "),  # more than  5 dollars, of more than $5
     (r"\b(\d\d?) (\d\d?)(?:rd|th)\b", r"\1/\2"),
     (r"(?i)\b(?:minus|negative) (?=\d)", " -"),
     (r"\b(\d{1,9}) (?:1/2\b|and (?:1 )?0\.5\b)", r"\1.5"),
