@@ -266,27 +266,44 @@ def checkpointed(policy: Policy) -> Iterator[None]:
 
 
 def pack(policy: Policy, texts: Sequence[str]) -> PackedTexts:
-    """Token ids of texts one after the other, each with its end token: (ids, positions), list[int].
+    """Token ids of texts one after the other, each with its end token: (ids, positions).
 
-    Positions restart at 0, from which transformers infers that no text attends to another.
+    Positions restart at 0, from which transformers infers that no text attends to another. If there
+    are more than `config.max_tokens`, the longest texts are cut: a long passage leaves room for its
+    self-edit.
     """
-    ids: list[int] = []
-    positions: list[int] = []
+    rows = [
+        [*encode(policy.tokenizer, text)["input_ids"], policy.tokenizer.eos_token_id]
+        for text in texts
+    ]
     most = policy.config.max_tokens
-    for text in texts:
-        if len(ids) < most:
-            tokens = [*encode(policy.tokenizer, text)["input_ids"], policy.tokenizer.eos_token_id]
-            ids += tokens[: most - len(ids)]
-            positions += range(len(ids) - len(positions))
-    return ids, positions
+    kept = share_tokens([len(row) for row in rows], most)
+    ids = [token for row, n in zip(rows, kept) for token in row[:n]]
+    return ids[:most], [place for n in kept for place in range(n)][:most]
+
+
+def share_tokens(lengths: Sequence[int], most: int) -> list[int]:
+    """How many tokens of each text are kept: all, or of the longest ones equally many.
+
+    >>> share_tokens([600, 8, 9], 512), share_tokens([100, 8, 9], 512)
+    ([495, 8, 9], [100, 8, 9])
+    """
+    cap = room = most
+    for left, length in zip(range(len(lengths), 0, -1), sorted(lengths)):
+        cap = max(room // left, 2)
+        room -= min(length, cap)
+    return [min(length, cap) for length in lengths]
 
 
 def prompt_mask(policy: Policy, lesson: Lesson) -> Tensor:
     """Which tokens of a packed lesson belong to the starts of its texts, (length,) bool."""
-    marks, most = [], policy.config.max_tokens
-    for text, start in zip(lesson.texts, lesson.starts):
-        both = encode(policy.tokenizer, [text, start])["input_ids"]
-        marks += [n < len(both[1]) for n in range(len(both[0]) + 1)]
+    ids, starts = (
+        [encode(policy.tokenizer, text)["input_ids"] for text in texts]
+        for texts in (lesson.texts if lesson.starts else (), lesson.starts)
+    )
+    most = policy.config.max_tokens
+    kept = share_tokens([len(row) + 1 for row in ids], most)
+    marks = [place < len(start) for n, start in zip(kept, starts) for place in range(n)]
     return torch.tensor(marks[:most], dtype=torch.bool, device=policy.model.device)
 
 

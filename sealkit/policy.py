@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import peft
 import torch
 from peft import LoraConfig, PeftModel
@@ -24,6 +23,7 @@ from transformers import (
 )
 
 from .checks import check_length
+from .models.sampling import SeededSampling, TopP
 from .models.unpacking import unpacked
 from .selection import keep_best_above_baseline
 
@@ -217,32 +217,3 @@ def stop_criterion(
 ) -> StopStringCriteria:
     """transformers' criterion for `stops`, which reads the whole vocabulary to make itself."""
     return StopStringCriteria(tokenizer, list(stops))
-
-
-class TopP(LogitsProcessor):
-    """Top-p sampling as transformers' `TopPLogitsWarper` does it, but sorted by numpy: torch takes
-    30 times as long for that on a CPU."""
-
-    def __init__(self, top_p: float) -> None:
-        self.top_p = top_p
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        ordered = torch.from_numpy(np.sort(scores.float().cpu().numpy())).to(scores)
-        excluded = (ordered.softmax(-1).cumsum(-1) <= 1 - self.top_p).sum(-1, keepdim=True)
-        least = ordered.gather(-1, excluded.clamp(max=scores.shape[-1] - 1))
-        return scores.masked_fill(scores < least, -torch.inf)
-
-
-class SeededSampling(LogitsProcessor):
-    """Gumbel noise from one generator a row: the likeliest token is a draw from softmax(logits).
-
-    What a row draws does not depend on the rows beside it.
-    """
-
-    def __init__(self, seeds: Sequence[int]) -> None:
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        drawn = [torch.rand(scores.shape[1], generator=g) for g in self.generators]
-        uniform = torch.stack(drawn).clamp(1e-10, 1 - 1e-7)
-        return scores - torch.log(-torch.log(uniform)).to(scores)

@@ -385,3 +385,26 @@ def test_what_is_known_is_not_tried_again(policy, twenty, passes):
     del cache[keys[own.index(lost)]]
     assert run_trials(two, knowledge, pairs, cache, keys) == trials
     assert len(passes) == 4 and passes[3] == passes[1]
+
+
+def test_a_passage_that_fills_the_row_leaves_room_for_its_self_edit(policy):
+    """It used to take all tokens, so that all self-edits of a passage had one reward."""
+    passage = " ".join(SEQUENCES * 40)
+    alone, with_edit = (pack(policy, [passage, *edit])[0] for edit in ([], SEQUENCES[1:3]))
+    most = policy.config.max_tokens
+    assert len(alone) == most and most - 3 < len(with_edit) <= most
+    for text in SEQUENCES[1:3]:
+        tokens = [*policy.tokenizer(text)["input_ids"], policy.tokenizer.eos_token_id]
+        assert str(tokens)[1:-1] in str(with_edit)
+    lessons = [sealkit.Lesson([passage, text], 1, 1e-3) for text in SEQUENCES[1:3]]
+    (first, *_), (second, *_) = sft(policy, fork(policy.model, 2), lessons)[0]
+    assert first != second
+
+
+def test_starts_of_texts_that_are_cut_stay_without_a_loss(policy):
+    lesson = sealkit.Lesson(
+        [SEQUENCES[1] * 100, SEQUENCES[2]], 1, 1e-3, [SEQUENCES[1], SEQUENCES[2][:8]]
+    )
+    ids, mask = pack(policy, lesson.texts)[0], inner_loop.prompt_mask(policy, lesson)
+    starts = [len(policy.tokenizer(start)["input_ids"]) for start in lesson.starts]
+    assert len(mask) == len(ids) and mask.sum() == sum(starts) and mask[: starts[0]].all()

@@ -25,6 +25,7 @@ ORDER = [  # each may import those before it
     "models.choice",
     "models.errors",
     "models.convert",
+    "models.sampling",
     "models.unpacking",
     "checks",
     "selection",

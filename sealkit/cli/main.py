@@ -23,7 +23,7 @@ from ..evaluation import compare_arms
 from ..loading import load_quantized, weight_bytes
 from ..models.choice import environment, model_name
 from ..outer_loop import Iteration, format_log, seal
-from ..policy import Policy, Weights, attach_policy
+from ..policy import Policy, Weights, attach_policy, encode
 from ..runs.cache import Cache
 from ..runs.files import RunError, os_errors_as_run_error, write_json, write_text
 from ..runs.identity import open_run_cache
@@ -181,6 +181,14 @@ def load_inputs(args: argparse.Namespace, log: Log) -> tuple[Policy, list[Any], 
         if len(loaded) < most:
             log(f"(--{option} {most}: there are {len(loaded)}, all are taken.)")
     config = task.config_for(tokenizer)
+    if task is knowledge:
+        texts = [knowledge.training_sequences("", item)[0] for item in (*train, *test)]
+        half = config.max_tokens // 2
+        if long := sum(len(encode(tokenizer, text)["input_ids"]) > half for text in texts):
+            log(
+                f"{long} of {len(texts)} passages have more than {half} tokens: they are cut where "
+                f"passage and self-edit together have more than {config.max_tokens}."
+            )
     return Policy(attach_policy(model, config, args.seed), tokenizer, config), train, test
 
 

@@ -301,7 +301,10 @@ def _structure(cell: str, where: str) -> object:
 
 
 def _squad(split: str | None) -> Path:
-    """The hub's file of a split of SQuAD: Path. Once it is in the cache, no network is needed."""
+    """The hub's file of a split of SQuAD: Path. Once it is in the cache, no network is needed.
+
+    Not `datasets.load_dataset`, which waits for minutes where the hub is silent.
+    """
     split = "train" if split in (None, "train") else "validation"
     file = f"plain_text/{split}-00000-of-00001.parquet"
     place: dict[str, Any] = {"repo_id": "rajpurkar/squad", "filename": file}
