@@ -285,13 +285,15 @@ def pack(policy: Policy, texts: Sequence[str]) -> PackedTexts:
 def share_tokens(lengths: Sequence[int], most: int) -> list[int]:
     """How many tokens of each text are kept: all, or of the longest ones equally many.
 
-    >>> share_tokens([600, 8, 9], 512), share_tokens([100, 8, 9], 512)
-    ([495, 8, 9], [100, 8, 9])
+    >>> share_tokens([600, 8, 9], 512), share_tokens([600, 600, 5], 512)
+    ([495, 8, 9], [253, 253, 5])
     """
     cap = room = most
     for left, length in zip(range(len(lengths), 0, -1), sorted(lengths)):
         cap = max(room // left, 2)
-        room -= min(length, cap)
+        if length > cap:
+            break
+        room -= length
     return [min(length, cap) for length in lengths]
 
 

@@ -331,7 +331,7 @@ def test_values_of_the_world_are_never_taken_for_each_other():
 
 
 def test_the_docstrings_examples_run():
-    assert doctest.testmod(grading) == (0, 6) and doctest.testmod(tokens) == (0, 1)
+    assert doctest.testmod(grading) == (0, 5) and doctest.testmod(tokens) == (0, 1)
 
 
 # --- Any text
@@ -390,7 +390,6 @@ def check_texts(pairs):
     for prediction, answer in pairs:
         start = time.process_time()
         assert sealkit.grade(prediction, answer) in (True, False)
-        assert grading.exact_match(prediction, answer) in (True, False)
         assert time.process_time() - start < 5
 
 

@@ -13,7 +13,7 @@ import torch
 from families import save
 
 import sealkit
-from sealkit.cli.main import main, parse_arguments
+from sealkit.cli.main import Log, load_inputs, main, parse_arguments
 from sealkit.tasks import knowledge
 from sealkit.tasks.passages import save_passages
 
@@ -183,3 +183,15 @@ def test_help_shows_examples_that_parse(capsys):
     for example in examples:
         words = re.split(r" {3,}", example)[0].split()
         parse_arguments([word.replace("mine.jsonl", __file__) for word in words])
+
+
+def test_passages_too_long_for_max_tokens_are_counted_before_the_run(tmp_path):
+    question = [{"question": "What flies?", "answers": ["a flag"]}]
+    rows = [
+        {"title": f"{n}", "text": f"{n}: {text * count}", "questions": question}
+        for n, (text, count) in enumerate([("It flies a flag. ", 200), ("It flies. ", 1)] * 2)
+    ]
+    (tmp_path / "mine.json").write_text(json.dumps(rows))
+    log = Log(verbose=False)
+    load_inputs(parse_arguments(["--data", str(tmp_path / "mine.json")]), log)
+    assert "2 of 4 passages have more than 256 tokens" in "\n".join(log.messages)

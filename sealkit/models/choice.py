@@ -11,17 +11,11 @@ import torch
 BUNDLED_MODEL, PUZZLE_MODEL = (
     Path(__file__).parents[1] / "bundled" / name for name in ("model", "puzzle_model")
 )
-
-
 BUNDLED = {"bundled": (BUNDLED_MODEL, "1.0 M"), "puzzles": (PUZZLE_MODEL, "0.8 M")}
 REAL_MODEL = "mistralai/Mistral-7B-v0.1"
 REAL_MODEL_GIB = 14  # of GPU memory from which `environment` offers REAL_MODEL: a T4 has 14.7
 MODEL_VARIABLE = "SEALKIT_MODEL"
-
-
 CPU_BF16 = "avx512_bf16"  # what a CPU has to have for `choose` to take bfloat16
-
-
 DEFAULT_THREADS = torch.get_num_threads()  # as many as torch takes by itself
 
 
@@ -91,9 +85,8 @@ def choose_dtypes(device: torch.device, bundled: bool) -> tuple[torch.dtype, tor
             why = f"because this GPU ({major}.{minor}) has no bfloat16, 8.0 has"
             return torch.float16, torch.float16, why
         return torch.bfloat16, torch.bfloat16, "which this GPU has in hardware"
-    capabilities: dict[str, bool] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # since torch 2.11
+    # torch has `get_capabilities` since 2.11
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     if bundled and capabilities.get(CPU_BF16):
         why = "4-bit products in bfloat16, which this CPU has in hardware"
         return torch.float32, torch.bfloat16, why

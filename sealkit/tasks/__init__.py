@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from ..inner_loop import Lesson
     from ..policy import Config
 
-Item = TypeVar(
-    "Item", contravariant=True
-)  # what a domain learns from, such as a Passage or a Puzzle
+# What a domain learns from, such as a Passage or a Puzzle
+Item = TypeVar("Item", contravariant=True)
 
 
 class Task(Protocol[Item]):

@@ -32,8 +32,6 @@ def rectangular(grid: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...
 
 
 Cell = Annotated[int, Field(ge=0, lt=COLOURS, strict=True)]
-
-
 Grid = Annotated[
     tuple[Annotated[tuple[Cell, ...], Field(min_length=1, max_length=SIDE)], ...],
     Field(min_length=1, max_length=SIDE),

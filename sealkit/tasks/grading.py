@@ -1,8 +1,7 @@
 r"""Whether an answer is right, by a fixed rule: the same text earns the same reward every time.
 
-Two graders. `exact_match` is SQuAD's, and enough for the bundled world, whose answers are single
-words. `grade` is for real text: prediction and right answer become **tokens** (numbers with sign,
-bound and unit; words as their lemma; fillers; marks). The prediction is right if it has
+Prediction and right answer become **tokens** (numbers with sign, bound and unit; words as their
+lemma; fillers; marks). The prediction is right if it has
 
 1. every number, single letter, word with a digit or symbol, "not", month and direction of the right
    answer, and more than half of its words;
@@ -19,7 +18,6 @@ was asked nor that two words mean the same; `tests/test_grading.py` measures how
 differs.
 """
 
-import string
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from typing import NamedTuple
@@ -41,39 +39,17 @@ battle treaty act law empire republic kingdom state county province country unio
 process man woman person people group type part number century decade year""".split()
     + CLASS
 )
-
-
 FIRST = "new old great san santa los las cape port fort east west north south".split()
 EMPHASIS = dict.fromkeys("but only just merely simply".split(), "b")  # not only
 HEDGE = re.compile(  # says that the answer is not known
     r"(?i)n['’]t (?:\w+ly )?(?:sure|certain|clear)\b|\b(?:(?:do|does|did|can|could)"
     r"(?:n['’]?t| not|not) (?:\w+ly )?(?:know|say|tell|answer|remember|recall|decide)|"
     r"not (?:\w+ly )?(?:sure|certain|clear)|un(?:sure|clear|certain)|no (?:idea|clue)|"
-    r"hard to (?:say|tell)|who knows|dunno|may or may not|might not|anything|"
+    r"hard to (?:say|tell)|who knows|dunno|may or may not|might not|"
     r"(?:just|only|my|a|I) guess\w*|maybe|perhaps|possibly|(?:might|could|may) (?:\w+ly )?be)\b"
 )
-
-
 QUESTION = re.compile(r"(?i)\?(?!\W*answer\b)")  # "Question: What? Answer: It." asks nothing
 SENTENCE = re.compile(r"(?<=[\p{Ll}\d]{2}[.!?])\s+(?=[\p{Lu}])")
-
-
-def exact_match(prediction: str, answers: str | Iterable[str]) -> bool:
-    """Whether `prediction` equals one of the right `answers`, normalised as SQuAD normalises.
-
-    Lower case, without punctuation, articles and repeated spaces. Source: Rajpurkar et al. 2016
-    (arXiv:1606.05250), `normalize_answer` of the official evaluation script.
-
-    >>> exact_match("The Duke.", "duke"), exact_match("Oslo", ("Rome", "Lima"))
-    (True, False)
-    """
-
-    def normalize(text: str) -> list[str]:
-        text = text.lower().translate(str.maketrans("", "", string.punctuation))
-        return [word for word in text.split() if word not in ("a", "an", "the")]
-
-    answers = (answers,) if isinstance(answers, str) else answers
-    return any(normalize(prediction) == normalize(answer) for answer in answers)
 
 
 def grade(prediction: str, answers: str | Iterable[str]) -> bool:

@@ -15,7 +15,7 @@ from .grading import grade
 from .passages import Passage, Question
 
 NOUN = "passage"  # what an item is called
-CHARACTERS = 100_000  # of a self-edit that are read; `Recipe.max_tokens` takes far fewer
+CHARACTERS = 100_000  # of a self-edit that are read; `Config.max_tokens` takes far fewer
 TEXTS = {path.stem: path.read_text("utf-8") for path in Path(__file__).parent.glob("prompts/*.txt")}
 
 
@@ -56,8 +56,6 @@ STYLES = {
     "rewrite": "Rewrite:",
     "questions": "Questions and answers:",
 }
-
-
 EXAMPLES = {style: TEXTS[style].replace("{ferry}", TEXTS["ferry"]) for style in STYLES}
 GENERAL_CONFIG = Config(
     Prompts(
@@ -80,7 +78,7 @@ GENERAL_CONFIG = Config(
 
 
 def config_for(tokenizer: PreTrainedTokenizerBase) -> Config:
-    """The Recipe that goes with a model: what its tokenizer's folder names, else GENERAL.
+    """The Config that goes with a model: what its tokenizer's folder names, else GENERAL_CONFIG.
 
     >>> import sealkit
     >>> config_for(sealkit.load_quantized("bundled")[1]) is BUNDLED_CONFIG
@@ -155,8 +153,6 @@ LABEL = re.compile(  # 1.  2)  (3)  [4]  a.  -  •  ##  "Implication 5:"
     r"^\s*(?:[(\[]?\d{1,3}[.):\]]+(?:\s+|(?=[A-Z\"]))|\(?[a-z][.)]\s+|[-*•–·▪◦>]\s+|#+\s+"
     r"|(?i:implication|inference|fact|point|statement|step) \d{1,3}[.:]\s+)+"
 )
-
-
 PREAMBLE = re.compile(  # what an assistant says before its list, where it does not end in a colon
     r"(?i)(?:sure|certainly|of course|okay)[,!.]|let's |(?:here|below)(?: is|'s| are) "
     r"(?:an? |the |some |my )?(?:list|implications|rewrit|questions|sentences)"

@@ -364,8 +364,6 @@ def _answers(value: Any, info: pydantic.ValidationInfo) -> Any:
 
 
 _Text = Annotated[StrictStr, AfterValidator(_sound)]
-
-
 _Label = Annotated[_Text | None, BeforeValidator(_written)]
 
 

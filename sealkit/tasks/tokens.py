@@ -38,8 +38,6 @@ CHARACTERS = str.maketrans(
     | {"æ": "ae", "œ": "oe", "ß": "ss", "ı": "i"}
     | {c: plain for plain, odd in (("'", "’‘`´ʼ"), ("-", "‐‑‒–−"), (",", "—、。，")) for c in odd}
 )
-
-
 MONTHS = {name.lower(): names[-1].lower() for names in dates.parserinfo.MONTHS for name in names}
 MONEY = {"$": "dollars", "€": "euros", "£": "pounds", "¥": "yen", "₹": "rupees"}
 SCALES = dict(hundred=100, thousand=10**3, million=10**6, billion=10**9, trillion=10**12)
@@ -81,8 +79,6 @@ RAW: list[
     (r"(?:不是|并非|並非|而非|没有|沒有|不(?=[在叫属屬为為])|ไม่ใช่)(?=\S)", " not "),
     (r"(\w{1,20}?)(?:ではない|じゃない|ではありません|じゃありません)", r" not \1 "),
 ]
-
-
 BEFORE: list[tuple[Any, Any]] = [  # what is rewritten before numbers in words become digits
     (r"\b(?:[^\W\d_]{1,2}\.){2,}", lambda found: found[0].replace(".", "") + " "),  # U.S.
     (r"\b([A-Z])\. ?(?=[A-Z]\b)", r"\1"),  # J. K.
@@ -108,8 +104,6 @@ BEFORE: list[tuple[Any, Any]] = [  # what is rewritten before numbers in words b
     ),
     (rf"(?<=[^\W\d_])-(?=[^\W\d_])|(?<=\d)(?={UNSPACED})|(?<={UNSPACED})(?=\d)", " "),
 ]
-
-
 AFTER: list[tuple[Any, Any]] = [
     (r"[^\S\n]+", " "),  # more than  5 dollars, of more than $5
     (r"\b(\d\d?) (\d\d?)(?:rd|th)\b", r"\1/\2"),
@@ -131,13 +125,9 @@ AFTER: list[tuple[Any, Any]] = [
     (r"(?i)\b(?:(?:less|fewer|lower|smaller) than|under|below|up to|at most) (?=\d)", " <"),
     (r"(?i)[,;.] *(?:or )?(?:maybe|perhaps|possibly)\b", " or "),
 ]
-
-
 RAW, BEFORE, AFTER = (
     [(re.compile(old), new) for old, new in rules] for rules in (RAW, BEFORE, AFTER)
 )
-
-
 LEX = re.compile(
     rf"""(?P<bound>[<>])?(?P<number>(?:(?<![\w)%])-)?{NUMBER}(?:/[1-9]\d{{0,9}})?)(?!\.?\w)
            (?P<unit>\s?(?:(?:square|cubic|sq)\s)?[^\W\d_]{{1,20}}

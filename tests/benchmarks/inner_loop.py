@@ -9,7 +9,7 @@ trained and examined in full:
                 all sequences instead of one, which is kinder
 (b) one by one  `run_trials` with one adapter per pass
 (c) together    `run_trials` with all adapters in one pass (the E-step: as many as
-                `Recipe.adapters_per_pass`)
+                `Config.adapters_per_pass`)
 (d) peft mixed  all adapters in one batch by PEFT's `adapter_names`
 
 Prints medians over repeats, interleaved in one run; ratios are between ways of the same run.

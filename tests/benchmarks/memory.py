@@ -305,7 +305,7 @@ def paged():
         yield
 
 
-AS_SEALKIT_DOES = "and each layer computed again (`Recipe.checkpointing`): as sealkit does"
+AS_SEALKIT_DOES = "and each layer computed again (`Config.checkpointing`): as sealkit does"
 IN_PARTS = partial(mock.patch, "sealkit.inner_loop.row_losses", row_by_row)
 WAYS = {  # name: (checkpointing, context, optimizer)
     "torch's AdamW, every activation kept": (False, nullcontext, None),
