@@ -283,18 +283,17 @@ def pack(policy: Policy, texts: Sequence[str]) -> PackedTexts:
 
 
 def share_tokens(lengths: Sequence[int], most: int) -> list[int]:
-    """How many tokens of each text are kept: all, or of the longest ones equally many.
+    """How many tokens of each text are kept: all, or of the longest ones equally many, up to one.
 
     >>> share_tokens([600, 8, 9], 512), share_tokens([600, 600, 5], 512)
-    ([495, 8, 9], [253, 253, 5])
+    ([495, 8, 9], [253, 254, 5])
     """
-    cap = room = most
-    for left, length in zip(range(len(lengths), 0, -1), sorted(lengths)):
-        cap = max(room // left, 2)
-        if length > cap:
-            break
-        room -= length
-    return [min(length, cap) for length in lengths]
+    kept, room = list(lengths), most
+    shortest_first = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for left, i in zip(range(len(lengths), 0, -1), shortest_first):
+        kept[i] = min(lengths[i], max(room // left, 2))
+        room -= kept[i]
+    return kept
 
 
 def prompt_mask(policy: Policy, lesson: Lesson) -> Tensor:
