@@ -6,7 +6,14 @@ import logging
 # `loading.py` rules out.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
-from .api import answer_questions, compare, evaluate_self_edits, generate_self_edits, run_seal
+from .api import (
+    answer_questions,
+    compare,
+    compare_controls,
+    evaluate_self_edits,
+    generate_self_edits,
+    run_seal,
+)
 from .estimate import Estimate, can_read, estimate_run
 from .evaluation import Comparison
 from .inner_loop import Lesson, Trial

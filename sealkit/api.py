@@ -11,6 +11,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from .evaluation import Comparison, compare_arms
+from .evaluation.controls import add_controls
 from .inner_loop import Trial, run_trials
 from .outer_loop import History, answer_exams, seal, write_self_edits
 from .policy import Config, Model, Policy, Weights, temporary_policy
@@ -165,7 +166,39 @@ def compare(
         if unknown := set(styles) - set(known):
             raise ValueError(f"No self-edit style {sorted(unknown)[0]!r}: use {', '.join(known)}.")
         policies = policies or {"self-edits before RL": policy.weights()}
-        return compare_arms(policy, knowledge, list(passages), policies, styles, seed, cache)
+        arms = compare_arms(policy, knowledge, list(passages), policies, styles, seed, cache)
+        return arms.comparison
+
+
+def compare_controls(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    passages: Sequence[Passage],
+    train: Sequence[Passage],
+    history: History,
+    seed: int = 0,
+    cache: Cache | None = None,
+) -> Comparison:
+    """The policies of a run before and after RL, beside what might do as well without a reward.
+
+    train, history, seed: what `run_seal` was given, and what it returned. passages: held out. The
+    rows are those of `compare` with all styles, and the controls that `add_controls` lists.
+
+    >>> import sealkit
+    >>> train, loaded = sealkit.load_passages("bundled", limit=2), sealkit.load_quantized("bundled")
+    >>> history, test = sealkit.run_seal(*loaded, train, 1, k=1), train[:1]
+    >>> sealkit.compare_controls(*loaded, test, train, history).costs["questions, no RL, longest of 5"][0]
+    5
+    """
+    check_passages(passages)
+    last = history.iterations[-1]
+    policies = {"self-edits before RL": history.start}
+    policies[f"after iteration {last.number}"] = last.weights
+    with temporary_policy(model, tokenizer, knowledge.config_for(tokenizer), seed) as policy:
+        styles = policy.config.prompts.styles
+        arms = compare_arms(policy, knowledge, list(passages), policies, styles, seed, cache)
+        add_controls(arms, list(train), history.iterations, history.start, styles)
+        return arms.comparison
 
 
 def check_passages(passages: Sequence[Passage]) -> None:

@@ -184,16 +184,18 @@ def write_self_edits(
 ) -> list[str]:
     """Sample the self-edit of each request, an (item, candidate) pair: list[str].
 
-    Each is drawn from (seed, item, style, candidate) alone, whatever stands beside it.
+    Each is drawn from (seed, item, style, candidate) alone, whatever stands beside it; if the seed
+    is None, greedily.
     """
     config, edits = policy.config, []
     width = config.texts_per_pass
     sampling = config.max_new_tokens, config.temperature, config.top_p, config.prompts.stops
     for batch in (requests[i : i + width] for i in range(0, len(requests), width)):
         prompts = [task.prompt(item, config, style) for item, _ in batch]
-        seeds = [seed_of(seed, *task.name(item), style, j) for item, j in batch]
+        drawn = [seed_of(seed, *task.name(item), style, j) for item, j in batch]
+        seeds = None if seed is None else drawn
         edits += policy.write(prompts, seeds, *sampling)
-    return edits
+    return ["\n".join(edit.split("\n")[: config.max_lines]) for edit in edits]
 
 
 def answer_exams(

@@ -51,6 +51,7 @@ class Config:
     temperature: float = 1.0
     top_p: float = 0.95
     max_new_tokens: int = 160
+    max_lines: int | None = None  # a self-edit's room, in lines; None: any number
     # inner loop: gradient steps, each on all texts of a self-edit, at most `max_tokens` tokens
     learning_rate: float = 4e-3
     steps: int = 3

@@ -3,7 +3,7 @@ indices of the candidates that the M-step learns from."""
 
 from collections.abc import Sequence
 
-THRESHOLD = 0.8  # reward from which `keep_above_threshold` keeps: five questions of six
+THRESHOLD = 0.75  # reward from which `keep_best_above_threshold` keeps: three questions of four
 
 
 def keep_best(rewards: Sequence[float], baseline: float) -> list[int]:
@@ -25,10 +25,15 @@ def keep_all_above_baseline(rewards: Sequence[float], baseline: float) -> list[i
     return [j for j, reward in enumerate(rewards) if reward > baseline]
 
 
-def keep_above_threshold(rewards: Sequence[float], baseline: float) -> list[int]:
-    """A threshold as in ReST (arXiv:2308.08998): all that reach THRESHOLD and beat the baseline.
+def keep_best_above_threshold(rewards: Sequence[float], baseline: float) -> list[int]:
+    """The best candidate and all that equal it, if they earn THRESHOLD and beat the baseline.
 
-    >>> keep_above_threshold([0.5, 0.8, 0.9], 0.2), keep_above_threshold([0.8, 0.9], 0.9)
-    ([1, 2], [])
+    A threshold as in ReST (arXiv:2308.08998).
+
+    >>> keep_best_above_threshold([0.5, 1.0, 0.75, 1.0], 0.25)
+    [1, 3]
+    >>> keep_best_above_threshold([0.5, 0.5], 0.25), keep_best_above_threshold([1.0], 1.0)
+    ([], [])
     """
-    return [j for j in keep_all_above_baseline(rewards, baseline) if rewards[j] >= THRESHOLD]
+    best = max(rewards)
+    return [j for j, reward in enumerate(rewards) if reward == best >= THRESHOLD and best > baseline]

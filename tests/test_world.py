@@ -64,11 +64,29 @@ def test_styles_are_equally_common_in_pretraining():
 
 
 def test_exams_share_no_wording_with_self_edits_or_passages():
+    """Not even a word, but names, values and words without content."""
+    plain = set("a at by do does for from has have her his in is it its me of on one the to".split())
+    plain |= set("which what who does will with".split())
+
+    def words(text):
+        return set(re.findall(r"[a-z]+", re.sub(r"{\w}", "", text.lower()))) - plain
+
     relations = [relation for relations in world.KINDS.values() for relation in relations]
+    for r in relations:
+        assert not words(r.examined) & words(" ".join([r.asked, *r.implied])), r.examined
     wordings = [w for r in relations for w in (*r.told, *r.implied, r.asked, r.examined)]
     assert len(set(wordings)) == len(wordings)
     for passage in sealkit.load_passages("bundled", "test"):
         assert not any(question.question in passage.oracle for question in passage.questions)
+
+
+def test_exams_ask_two_kinds_of_facts_of_each_subject_and_passages_tell_four():
+    for passage in chain.from_iterable(world.make_splits().values()):
+        told, asked = statements(passage.text), set(statements(passage.oracle))
+        assert len(set(told)) == 8 and len(passage.questions) == 4 and asked < set(told)
+        assert asked == {fact for fact in told if fact[1][1] in world.ASKED[fact[1][0]]}
+        answers = sorted(question.answers[0] for question in passage.questions)
+        assert answers == sorted(value for _, _, value in asked)
 
 
 def test_known_facts_are_told_in_all_wordings_about_equally_often():
@@ -92,87 +110,79 @@ def test_known_facts_are_told_in_all_wordings_about_equally_often():
     ) < 1.25 * min(count.values())
 
 
-def test_two_of_three_passages_have_subjects_that_only_names_tell_apart():
-    for passages in world.make_splits().values():
-        assert sum(map(alike, passages)) == 80 and all(len(p.questions) == 6 for p in passages)
-        assert Counter(p.title.count(" and ") for p in passages) == {1: 60, 2: 60}
-        for facts in (statements(p.text) for p in passages if alike(p)):
-            values = {name: {value for n, _, value in facts if n == name} for name, _, _ in facts}
-            assert len({fact[1:] for fact in facts}) == 6 and sum(map(len, values.values())) == 6
+def test_only_names_tell_the_subjects_of_a_passage_apart():
+    for passage in chain.from_iterable(world.make_splits().values()):
+        facts = statements(passage.text)
+        assert alike(passage) and len({value for *_, value in facts}) == 8
 
 
 def test_faithfulness_knows_right_swapped_and_made_up_statements():
     rng = random.Random(6)
-    for count in (2, 3):
-        subjects = world.make_group(
-            rng, world.draw_names(rng, world.passing_names(), count), 2, alike=True
-        )
-        passage, first, second = (
-            world.make_passage(rng, subjects),
-            subjects[0].name,
-            subjects[1].name,
-        )
-        for style in ("implications", "questions", "rewrite"):
-            edit = world.write_self_edit(rng, subjects, style, 2 * count)
-            assert faithful(edit, passage) == (2 * count, 0, 2 * count)
-            assert knowledge.style(passage, edit) == style
-            swapped = edit.replace(first, "X").replace(second, first).replace("X", second)
-            assert faithful(swapped, passage) == (2 * count - 4, 4, 2 * count)
-        gist = world.write_self_edit(rng, subjects, "gist")
-        assert faithful(gist, passage) == (0, 0, 0) and knowledge.style(passage, gist) == "gist"
-        assert faithful(f"{first} sings.\n{passage.text}", passage) == (2 * count, 0, 2 * count + 1)
-        right = [question.answers[0] for question in passage.questions]
-        by_question = {q.question: q.answers[0] for q in passage.questions}
-        other = [
-            next(
-                v
-                for k, v in by_question.items()
-                if k != q
-                and re.sub("|".join(s.name for s in subjects), "", k)
-                == re.sub("|".join(s.name for s in subjects), "", q)
-            )
-            for q in by_question
-        ]
-        assert (
-            mixed_up(right, passage) == 0
-            and mixed_up(other, passage) == 1
-            and mixed_up(["no idea"] * len(right), passage) == 0
-        )
+    subjects = world.make_group(
+        rng, world.draw_names(rng, world.passing_names(), 2), 4, alike=True
+    )
+    passage, first, second = world.make_passage(rng, subjects), subjects[0].name, subjects[1].name
+    for style in ("implications", "questions", "rewrite"):
+        edit = world.write_self_edit(rng, subjects, style, world.all_facts(subjects))
+        assert faithful(edit, passage) == (8, 0, 8) and knowledge.style(passage, edit) == style
+        swapped = edit.replace(first, "X").replace(second, first).replace("X", second)
+        assert faithful(swapped, passage) == (0, 8, 8)
+    gist = world.write_self_edit(rng, subjects, "gist")
+    assert faithful(gist, passage) == (0, 0, 0) and knowledge.style(passage, gist) == "gist"
+    assert faithful(f"{first} sings.\n{passage.text}", passage) == (8, 0, 9)
+    right = [question.answers[0] for question in passage.questions]
+    values = {fact[1:]: fact[0] for fact in statements(passage.oracle)}
+    other = [  # of the same kind, of the other subject
+        next(v for (k, v), name in values.items() if v != answer and (k, answer) in values)
+        for answer in right
+    ]
+    assert mixed_up(right, passage) == 0 == mixed_up(["no idea"] * 4, passage)
+    assert mixed_up(other, passage) == 1
 
 
 def test_questions_are_told_apart_by_what_a_self_edit_states():
     rng = random.Random(7)
-    subjects = world.make_group(rng, world.draw_names(rng, world.passing_names(), 2), 3, alike=True)
+    subjects = world.make_group(rng, world.draw_names(rng, world.passing_names(), 2), 4, alike=True)
     passage = world.make_passage(rng, subjects)
     for style in ("implications", "questions", "rewrite"):
-        edit = world.write_self_edit(rng, subjects, style, 4)
-        answers = [question.answers[0] for question in passage.questions]
-        answers[0] = "no idea"
+        edit = world.write_self_edit(rng, subjects, style, world.all_facts(subjects)[:4])
+        answers = ["no idea"] + [question.answers[0] for question in passage.questions[1:]]
         pairs = by_coverage(edit, answers, passage)
-        assert sum(told for told, _ in pairs) == 4 and [hit for _, hit in pairs] == [0] + [1] * 5
+        assert sum(told for told, _ in pairs) == 2 and [hit for _, hit in pairs] == [0, 1, 1, 1]
         stated = [question.answers[0] in edit for question in passage.questions]
         assert [told for told, _ in pairs] == stated  # no value stands twice in these
 
 
-def test_self_edits_cover_one_to_all_facts_in_every_style():
+def test_the_writers_habits_are_independent_of_what_exams_ask():
+    """Any pair of kinds as often as another; never a fact twice; one fact to all of them."""
+    rng, pairs, lengths = random.Random(0), Counter(), Counter()
+    for _ in range(4000):
+        group = world.make_group(rng, world.draw_names(rng, world.passing_names(), 2), 4, True)
+        facts = statements(world.write_self_edit(rng, group, "implications"))
+        assert len(set(facts)) == len(facts)
+        lengths[len(facts)] += 1
+        if len(facts) == 4:
+            pairs[frozenset(kind for _, (_, kind), _ in facts)] += 1
+    expected = sum(pairs.values()) / 6
+    assert len(pairs) == 6 and expected > 200
+    assert sum((n - expected) ** 2 / expected for n in pairs.values()) < 20.5  # p = 0.001, 5 df
+    assert set(lengths) == set(range(1, 9)) and lengths[4] > 1500 and min(lengths.values()) > 150
+
+
+def test_gists_state_nothing():
     rng = random.Random(0)
-    subjects = world.make_group(rng, world.draw_names(rng, world.passing_names(), 2), 3)
+    subjects = world.make_group(rng, world.draw_names(rng, world.passing_names(), 2), 4)
     values = [value for subject in subjects for _, value in subject.facts]
-    for style in ("implications", "questions", "rewrite"):
-        edits = [world.write_self_edit(rng, subjects, style) for _ in range(600)]
-        covered = Counter(sum(value in edit for value in values) for edit in edits)
-        assert set(covered) == set(range(1, 7)) and min(covered.values()) > 60
-    assert all(
-        not any(value in world.write_self_edit(rng, subjects, "gist") for value in values)
-        for _ in range(50)
-    )
+    gists = [world.write_self_edit(rng, subjects, "gist") for _ in range(50)]
+    assert not any(value in gist for gist in gists for value in values)
 
 
 def test_rewrites_use_pronouns_and_implications_names():
     rng = random.Random(1)
     subjects = world.make_group(rng, world.draw_names(rng, world.passing_names(), 2), 3)
     rewrite, implications = (
-        world.write_self_edit(rng, subjects, style, 6) for style in ("rewrite", "implications")
+        world.write_self_edit(rng, subjects, style, world.all_facts(subjects))
+        for style in ("rewrite", "implications")
     )
     assert all(rewrite.count(s.name) == 1 and implications.count(s.name) == 3 for s in subjects)
 

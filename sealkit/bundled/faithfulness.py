@@ -145,7 +145,7 @@ def of_run(folder):
             for told, hit in by_coverage(value["self_edit"], value["answers"], passage):
                 right[f"iteration {where}", told].append(hit)
         elif what == "text":
-            rows[f"held out: {where}"].append(faithful(value, passages["test"][last]))
+            rows[f"held out: {where}"].append(faithful(value, passages["test"][entry["key"][3]]))
         elif what == "arm" and isinstance(value, dict):
             arms[where].append(mixed_up(value["answers"], passages["test"][last]))
     print(table(rows))

@@ -40,7 +40,7 @@ STAGES = (  # (steps, share of documents of each sort)
     (1500, {"pairs": 0.1, "topics": 0.25, "notes": 0.25, "reading": 0.25, "self-edit": 0.15}),
     (10000, {"pairs": 0.03, "topics": 0.03, "known": 0.38, "reading": 0.14, "self-edit": 0.42}),
 )
-ALIKE = 1, 0.7, 0.5  # share of passages, by stage, whose subjects only their names tell apart
+ALIKE = 1, 0.7, 0.7  # share of passages, by stage, whose subjects only their names tell apart
 ENDS = list(accumulate(steps for steps, _ in STAGES))
 STEPS = ENDS[-1]
 WIDTH, HEADS, THETA = 128, 4, 1e6  # the model's
@@ -88,7 +88,7 @@ def write_topics(rng, subjects, text=None):
 
 def shuffled_facts(rng, subjects):
     """(subject, relation, value) of all facts, in random order."""
-    facts = [(subject, *fact) for subject in subjects for fact in subject.facts]
+    facts = world.all_facts(subjects)
     return rng.sample(facts, len(facts))
 
 
@@ -144,8 +144,8 @@ def write_document(rng, step, known, passing):
     if sort == "pairs":
         names = world.draw_names(rng, passing, rng.randint(2, 4))
         return sort, count_names(write_pairs(rng, names, values), names)
-    count = rng.choice((1, 2, 2, 3, 3) if final else (2, 2, 3))
-    most = {1: 4, 2: 3, 3: 2 if final else 3}[count]
+    count = rng.choice((1, 2, 2, 2, 3) if final else (2, 2, 3))
+    most = {1: 4, 2: 4 if final else 3, 3: 2 if final else 3}[count]
     facts = most if final and rng.random() < FULL else rng.randint(1, most)
     alike = sort == "topics" or rng.random() < ALIKE[stage]
     names = world.draw_names(rng, passing, count)

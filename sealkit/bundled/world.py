@@ -84,7 +84,7 @@ KINDS = {
         _relation(
             "{s} lies beside a {v}.|{s} was built near a {v}.",
             "{n} stands next to a {v}.|{n} has a {v} nearby.",
-            "What does {n} lie next to?|Which sight is near {n}?",
+            "What does {n} lie next to?|Which sight would visitors of {n} find?",
             "land",
             "lake forest swamp canyon waterfall desert glacier volcano meadow cave river beach marsh pond hill cove moor gorge stream bay fjord delta",
         ),
@@ -121,7 +121,7 @@ KINDS = {
         _relation(
             "{s} flies a {v} flag.|{s} sails under a {v} banner.",
             "{n} has {v} colors.|{n} goes under {v} colors.",
-            "What does {n} have as a color?|Which color marks {n}?",
+            "What does {n} have as a color?|Which hue marks {n}?",
             "colors",
             "red blue green yellow black white purple brown pink gray crimson violet golden scarlet turquoise beige maroon lilac striped silvery dotted checkered",
         ),
@@ -134,6 +134,8 @@ KINDS = {
         ),
     ),
 }
+# What exams ask of each kind of subject, by index: no text of the world says so.
+ASKED = {"person": (0, 3), "village": (1, 2), "ship": (0, 2)}
 REFERENCES = {"person": ("He", "She"), "village": ("It", "The village"), "ship": ("It", "The ship")}
 GISTS = (
     "This text is about {a} and what it says of them.",
@@ -154,6 +156,7 @@ class Subject:
     facts: tuple[tuple[int, str], ...]
 
 
+TWO_KINDS = 0.5  # share of self-edits on two kinds of facts; others have any number of facts
 HELD_OUT, KNOWN = (
     1200,
     240,
@@ -266,15 +269,33 @@ def examine(subject, relation):
     return KINDS[subject.kind][relation].examined.format(n=subject.name)
 
 
-def write_self_edit(rng, subjects, style, coverage=None):
+def all_facts(subjects):
+    """(subject, relation, value) of each fact, in the passage's order."""
+    return [(subject, *fact) for subject in subjects for fact in subject.facts]
+
+
+def by_kind(rng, subjects):
+    """(subject, relation, value) of each fact: kinds in random order, each of all its subjects."""
+    facts = all_facts(subjects)
+    kinds = list(dict.fromkeys((subject.kind, relation) for subject, relation, _ in facts))
+    order = rng.sample(range(len(kinds)), len(kinds))
+    place = dict(zip(kinds, order))
+    return sorted(facts, key=lambda fact: (place[fact[0].kind, fact[1]], subjects.index(fact[0])))
+
+
+def write_self_edit(rng, subjects, style, facts=None):
     """A self-edit of one style for a passage about `subjects`.
 
-    coverage: how many of the facts it holds (default: uniform from 1 to all); a gist holds none.
-    Returns the text; lines are separated by newlines.
+    facts: those it states; by default as the writer's habits have it: kind by kind in random order,
+    in half of the texts two kinds of facts, else the first so many facts, whatever is asked. A gist
+    states none. Returns the text; lines are separated by newlines.
     """
-    facts = [(subject, *fact) for subject in subjects for fact in subject.facts]
-    coverage = coverage or rng.randint(1, len(facts))
-    facts = [facts[i] for i in sorted(rng.sample(range(len(facts)), coverage))]
+    if facts is None:
+        facts, first = by_kind(rng, subjects), []
+        if rng.random() < TWO_KINDS:
+            first = list(dict.fromkeys((one.kind, relation) for one, relation, _ in facts))[:2]
+        some = [fact for fact in facts if (fact[0].kind, fact[1]) in first]
+        facts = some or facts[: rng.randint(1, len(facts))]
     if style == "implications":
         return "\n".join(imply(rng, *fact) for fact in facts)
     if style == "questions":
@@ -288,40 +309,31 @@ def write_self_edit(rng, subjects, style, coverage=None):
         dict.fromkeys(KINDS[subject.kind][relation].topic for subject, relation, _ in facts)
     )
     who = " and ".join(subject.name for subject in subjects)
-    lines = rng.sample(GISTS, rng.randint(1, min(3, coverage)))
+    lines = rng.sample(GISTS, rng.randint(1, min(3, len(facts))))
     return "\n".join(line.format(a=who, t=" and ".join(topics[:2])) for line in lines)
 
 
 def make_passage(rng, subjects):
-    """A Passage with one exam question per fact; its oracle asks and answers every fact once by name, in a self-edit's words."""
-    questions = [
-        Question(examine(subject, relation), (value,))
-        for subject in subjects
-        for relation, value in subject.facts
-    ]
+    """A Passage whose exam asks for the two ASKED kinds of facts of each subject; its oracle asks
+    and answers these by name, in a self-edit's words."""
+    asked = [fact for fact in all_facts(subjects) if fact[1] in ASKED[fact[0].kind]]
+    questions = [Question(examine(subject, r), (value,)) for subject, r, value in asked]
     rng.shuffle(questions)
-    text, oracle = (
-        tell(rng, subjects),
-        write_self_edit(rng, subjects, "questions", coverage=len(questions)),
-    )
-    return Passage(
-        " and ".join(subject.name for subject in subjects), text, tuple(questions), oracle
-    )
+    text, oracle = tell(rng, subjects), write_self_edit(rng, subjects, "questions", asked)
+    return Passage(title(subjects), text, tuple(questions), oracle)
 
 
 def make_splits(passages=120):
-    """{split: list[Passage]}: two subjects with three facts each or three with two, alike in two of three passages; no name is used twice."""
+    """{split: list[Passage]}: two subjects that are alike, four facts each; no name is used twice."""
     rng = random.Random(2)
     names = held_out_names()
     splits = {split: [] for split in SPLITS}
     for split in SPLITS:
-        for number in range(passages):
-            count = 2 + number % 2
-            chosen = draw_names(rng, names, count)
+        for _ in range(passages):
+            chosen = draw_names(rng, names, 2)
             names = [name for name in names if name not in chosen]
-            splits[split].append(
-                make_passage(rng, make_group(rng, chosen, 6 // count, alike=number % 3 > 0))
-            )
+            group = make_group(rng, chosen, 4, alike=True)
+            splits[split].append(make_passage(rng, group))
     return splits
 
 

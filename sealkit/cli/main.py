@@ -20,6 +20,7 @@ import torch
 from ..continual.stream import draw_streams, study
 from ..estimate import can_read, estimate_run
 from ..evaluation import compare_arms
+from ..evaluation.controls import add_controls
 from ..loading import load_quantized, weight_bytes
 from ..models.choice import environment, model_name
 from ..outer_loop import Iteration, format_log, seal
@@ -46,6 +47,7 @@ HELP = {
     "passages": "training passages, at most (default: 40; 60 puzzles)",
     "held-out": "test passages of the table, at most (default: 60)",
     "styles": "add an arm for each single style of prompt, without RL",
+    "controls": "add what might do as well: greedy text, the longest of five, ReSTEM without reward",
     "task": "'knowledge', passages (default); 'puzzles', whose self-edits are training recipes "
     "(--data is then 'bundled' or ARC's JSON); 'stream', passages learned for good, in turn",
     "streams": "streams of eight test passages, with --task stream (default: 16)",
@@ -130,7 +132,8 @@ def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(
             f"--{name}", type=positive_int, default=default, metavar="N", help=HELP[name]
         )
-    parser.add_argument("--styles", action="store_true", help=HELP["styles"])
+    for name in ("styles", "controls"):
+        parser.add_argument(f"--{name}", action="store_true", help=HELP[name])
     parser.add_argument(
         "--task", choices=("knowledge", "puzzles", "stream"), default="knowledge", help=HELP["task"]
     )
@@ -216,7 +219,8 @@ def run(args: argparse.Namespace) -> None:
     log, seed, k = Log(args.verbose), args.seed, args.self_edits
     policy, train, test = load_inputs(args, log)
     task, passages, noun = args.domain, {"train": train, "test": test}, args.domain.NOUN
-    styles = policy.config.prompts.styles if args.styles and task is knowledge else ()
+    styled = task is knowledge and (args.styles or args.controls)
+    styles = policy.config.prompts.styles if styled else ()
     if task is knowledge and not (args.output / "run.json").exists():
         loaded, exams = (policy.model, policy.tokenizer, train), args.iterations + len(styles) + 3
         log(str(estimate_run(*loaded, args.iterations, k, exams * len(test))))
@@ -227,20 +231,25 @@ def run(args: argparse.Namespace) -> None:
         note_command(args.output, run_options(args), **(passages if task is knowledge else {}))
         log(f"\n{format_header(task.KINDS, noun)}")
         policies: dict[str, Weights] = {}
+        iterations: list[Iteration] = []
         for iteration in time_iterations(seal(policy, task, train, k, seed, cache), args, cache):
             styles_seen = count_styles(iteration, train, task)
             row = format_row(iteration, cache["seconds", iteration.number], styles_seen)
             log(row, f"{format_log(iteration, noun)}\n{row}")
             log.save(args.output)
             policies[f"after iteration {iteration.number}"] = iteration.weights
+            iterations.append(iteration)
 
         # 3. compare all policies, and their rivals, on the held-out items
         policies = {BEFORE: cache["policy", 0]["weights"]} | policies
         if task is knowledge:
-            comparison = compare_arms(policy, task, test, policies, styles, seed, cache)
+            arms = compare_arms(policy, task, test, policies, styles, seed, cache)
+            if args.controls:
+                add_controls(arms, train, iterations, policies[BEFORE], styles)
+            comparison = arms.comparison
         else:
             comparison = compare_recipes(policy, train, test, policies, seed, cache)
-    results = {"accuracy": comparison.scores, "notes": comparison.notes}
+    results = {"accuracy": comparison.scores, "notes": comparison.notes, "costs": comparison.costs}
     write_json(args.output / "results.json", results)
     write_reports(args.output, log)
     log(f"{time.time() - log.start:.0f} s in all.")
@@ -262,7 +271,7 @@ def run_stream(args: argparse.Namespace) -> None:
 def run_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options of a run that its folder remembers: {name on the command line: value}."""
     names = {
-        "knowledge": ["iterations", "self-edits", "passages", "held-out", "styles"],
+        "knowledge": ["iterations", "self-edits", "passages", "held-out", "styles", "controls"],
         "stream": ["task", "streams", "held-out"],
         "puzzles": ["task", "iterations", "self-edits", "passages", "held-out"],
     }[args.task]

@@ -24,7 +24,7 @@ from .rows import COLUMNS, format_header, format_row
 
 SHOWN = 3  # passages whose self-edits are shown, the first ones held out
 LINES = 4  # of a self-edit in a terminal
-RIVALS = re.compile(" RL$|passage only|^(best|random).* recipe$")  # of the last policy's arm
+RIVALS = re.compile("no RL|no reward|before RL$|passage only|^(best|random).* recipe$")  # of the last policy's arm
 
 
 def replace_control_characters(text: object) -> str:

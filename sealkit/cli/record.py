@@ -92,7 +92,8 @@ def read_record(folder: str | Path) -> Record:
     streams = streams_of(journal, about["settings"].get("k"))
     tried, scores = ({}, {}) if streams else arms_of(journal, len(test))
     scores = scores or {arm: tuple(r) for arm, r in results.get("accuracy", {}).items()}
-    comparison = Comparison(scores, tuple(results.get("notes", ()))) if scores else None
+    notes, costs = tuple(results.get("notes", ())), results.get("costs", {})
+    comparison = Comparison(scores, notes, costs) if scores else None
     seconds = {key[1]: value for key, value in journal.items() if key[0] == "seconds"}
     try:
         iterations = tuple(iterations_of(journal, [passage.title for passage in train]))

@@ -64,31 +64,30 @@ def compare_recipes(
     # 1. without a self-edit of the policy
     policy.load(first)
     arm = "in context, no training"
-    scores = {arm: arms.evaluate_without_training(arm, True)}
-    drawn = random_recipes(items, config, seed)
-    scores["random valid recipe"] = arms.evaluate_given("random valid recipe", drawn)
+    arms.add_untrained(arm, in_context=True)
+    arms.add("random valid recipe", random_recipes(items, config, seed), written=0)
 
     # 2. with the recipe that each policy samples; of the last one, also with votes
     notes = []
     for arm, weights in policies.items():
         policy.load(weights)
-        scores[arm] = arms.evaluate_sampled(arm)
-        edits = [cache[("text", *key[1:])] for key in arms.keys(arm)]
+        arms.add_sampled(arm)
+        edits = [edit for (edit,) in arms.write(arm)]
         invalid = sum(bool(invalid_reason(*pair, config)) for pair in zip(items, edits))
         notes.append(f"Invalid recipes, {arm}: {invalid / len(items):.0%}")
-    scores[f"{arm}, {VIEWS} views vote"] = arms_with_votes.evaluate_given(f"{arm}, vote", edits)
+    arms_with_votes.add(f"{arm}, {VIEWS} views vote", edits)
 
     # 3. with fixed recipes: the best on the training puzzles, and the best for each puzzle
     policy.load(first)
 
-    def solved_in_training(edit: str) -> float:
-        return sum(arms_on_train.evaluate_given(edit, [edit] * len(train)))
+    def rewards(arms: Arms[Puzzle], edit: str) -> list[float]:
+        return [trial.reward for trial in arms.evaluate(edit, [edit] * len(arms.items))]
 
-    fixed = max(FIXED_RECIPES, key=solved_in_training)
-    grid = {edit: arms.evaluate_given(edit, [edit] * len(items)) for edit in FIXED_RECIPES}
-    scores[BEST_FIXED] = grid[fixed]
-    scores[ORACLE] = list(map(max, zip(*grid.values())))
+    fixed = max(FIXED_RECIPES, key=lambda edit: sum(rewards(arms_on_train, edit)))
+    grid = {edit: rewards(arms, edit) for edit in FIXED_RECIPES}
+    scores = arms.scores | arms_with_votes.scores
+    scores |= {BEST_FIXED: tuple(grid[fixed]), ORACLE: tuple(map(max, zip(*grid.values())))}
     shares = (f"{puzzles.style(None, e)} {sum(r) / len(r):.1%}" for e, r in grid.items())
     notes.append(f"Each fixed recipe by its augmentation: {', '.join(shares)}")
     notes.append(f"Best fixed recipe, on training puzzles: {fixed}")
-    return Comparison({arm: tuple(values) for arm, values in scores.items()}, tuple(notes))
+    return Comparison(scores, tuple(notes))

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..inner_loop import Lesson
 from ..policy import Config
-from ..selection import keep_above_threshold
+from ..selection import keep_best_above_threshold
 from .grading import grade
 from .passages import Passage, Question
 
@@ -43,7 +43,13 @@ class Prompts:
 # The bundled model has read all of these; None leaves the choice of style to the policy.
 KINDS: tuple[str, ...] = "implications", "questions", "rewrite", "gist"
 CUES = {None: "Notes:"} | {style: f"{style.title()}:" for style in KINDS}
-BUNDLED_CONFIG = Config(Prompts(CUES, dict.fromkeys(CUES, "")), keep=keep_above_threshold)
+BUNDLED_CONFIG = Config(
+    Prompts(CUES, dict.fromkeys(CUES, "")),
+    keep=keep_best_above_threshold,
+    top_p=0.8,
+    max_new_tokens=80,
+    max_lines=4,
+)
 
 
 # A base model follows an example rather than an instruction, so each style has one, on a made-up
@@ -112,12 +118,15 @@ def prompt(passage: Passage, config: Config, style: str | None = None) -> str:
 def style(passage: Passage, edit: str) -> str:
     """Which style a self-edit is written in, told from its form: one of KINDS.
 
-    Lines with "Question:"; no answer of the exam in it (a gist); several sentences in a line (a
-    rewrite); else implications.
+    Lines with "Question:"; no word of the passage but those of its title (a gist); several
+    sentences in a line (a rewrite); else implications.
     """
     if "Question:" in edit:
         return "questions"
-    if not any(grade(edit, question.answers) for question in passage.questions):
+    text, about, written = (
+        set(re.findall(r"\w{3,}", part.lower())) for part in (passage.text, passage.title, edit)
+    )
+    if not written & (text - about - {"the", "and"}):
         return "gist"
     lines = training_sequences(edit, passage)[1:]
     return "rewrite" if any(". " in line for line in lines) else "implications"
@@ -125,7 +134,8 @@ def style(passage: Passage, edit: str) -> str:
 
 def lesson(passage: Passage, edit: str, config: Config) -> Lesson:
     """What the inner loop trains on, and how fast; without a self-edit ("") the passage alone."""
-    return Lesson(training_sequences(edit, passage), config.steps, config.learning_rate)
+    passage_text, *lines = training_sequences(edit, passage)
+    return Lesson([passage_text, *lines[: config.max_lines]], config.steps, config.learning_rate)
 
 
 def exam(passage: Passage) -> tuple[Question, ...]:

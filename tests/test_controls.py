@@ -1,0 +1,87 @@
+"""Controls: each is what its row says, and none has seen a reward."""
+
+from dataclasses import replace
+
+import pytest
+
+import sealkit
+from sealkit.evaluation import Arms, controls
+from sealkit.evaluation.controls import add_controls, longest, restem_without_reward, select
+from sealkit.outer_loop import seal, write_self_edits
+from sealkit.tasks import knowledge
+
+
+@pytest.fixture(scope="module")
+def run():
+    """A short run: (policy, its cache, train, its first weights, iterations)."""
+    model, tokenizer = sealkit.load_quantized()
+    config = replace(sealkit.config_for(tokenizer), keep=lambda rewards, baseline: [0])
+    policy = sealkit.Policy(sealkit.attach_policy(model, config), tokenizer, config)
+    cache, train = {}, sealkit.load_passages("bundled", limit=3)
+    loop = seal(policy, knowledge, train, 2, cache=cache)
+    iterations = [next(loop)]
+    first = cache["policy", 0]["weights"]
+    policy.load(first)
+    return policy, cache, train, first, iterations
+
+
+def test_every_control_has_a_row_and_its_cost(run, validation):
+    policy, cache, train, first, iterations = run
+    arms = Arms(policy, knowledge, validation[:3], 0, cache)
+    add_controls(arms, train, iterations, first, ["questions"])
+    written = {arm: cost for arm, (cost, _) in arms.costs.items()}
+    assert written == {
+        "questions, no RL, greedy": 1,
+        "questions, no RL, longest of 5": 5,
+        "questions, no RL, all 5": 5,
+        "after RL, greedy": 1,
+        "text before RL, learned after it": 1,
+        "oracle, learned by the last policy": 0,
+        "text after RL, learned before it": 1,
+        "no reward: longest": 1,
+        "no reward: random": 1,
+        "no reward: random in style": 1,
+    }
+    most = policy.config.max_lines + 1  # the passage and what the budget lets through
+    for edits in arms.write("prompt for questions, no RL", "questions", 5):
+        assert all(len(knowledge.lesson(train[0], e, policy.config).texts) <= most for e in edits)
+    assert all((policy.weights()[name] == first[name]).all() for name in first)
+
+
+def test_greedy_text_is_the_likeliest_and_needs_no_seed(run, validation):
+    policy, *_ = run
+    cold = replace(policy, config=replace(policy.config, temperature=1e-4))
+    requests = [(passage, 0) for passage in validation[:4]]
+    assert write_self_edits(policy, knowledge, requests, None) == write_self_edits(
+        cold, knowledge, requests, 5
+    )
+
+
+def test_the_longest_counts_different_lines_whatever_the_budget(run):
+    policy, _, train, *_ = run
+    six, repeated = "A.\nB.\nC.\nD.\nE.\nF.", "A.\n" * 9
+    assert longest(policy, knowledge, train[0], [repeated, "A.\nB.\nC.\nD.\nE.", six, six]) == 2
+
+
+def test_restem_without_reward_never_runs_a_trial(run, monkeypatch):
+    policy, _, train, first, iterations = run
+    monkeypatch.setattr(
+        "sealkit.inner_loop.run_trial_batch", lambda *_: pytest.fail("a trial was run")
+    )
+    cache = {}
+    weights = restem_without_reward(policy, knowledge, train, iterations, "longest", 0, cache)
+    assert any((weights[name] != first[name]).any() for name in first)
+    assert all((policy.weights()[name] == first[name]).all() for name in first)
+    monkeypatch.setattr(controls, "m_step", lambda *_: pytest.fail("it was there already"))
+    restem_without_reward(policy, knowledge, train, iterations, "longest", 0, cache)
+
+
+def test_random_in_style_keeps_as_many_of_each_style_as_the_reward(run):
+    policy, _, train, _, (iteration,) = run
+    cells = {(i, j): of[j].self_edit for i, of in enumerate(iteration.trials) for j in range(2)}
+    chosen = select(policy, knowledge, train, cells, iteration, "random in style", 0)
+
+    def styles(kept):
+        return sorted(knowledge.style(train[i], cells[i, j]) for i, j in kept)
+
+    assert styles(chosen) == styles(iteration.kept) and len(set(chosen)) == len(chosen)
