@@ -331,7 +331,7 @@ def test_values_of_the_world_are_never_taken_for_each_other():
 
 
 def test_the_docstrings_examples_run():
-    assert doctest.testmod(grading) == (0, 5) and doctest.testmod(tokens) == (0, 1)
+    assert doctest.testmod(grading) == (0, 6) and doctest.testmod(tokens) == (0, 1)
 
 
 # --- Any text
