@@ -136,3 +136,11 @@ def test_files_of_people_who_do_this_job():
         load_puzzles(CASES / "two.json", "test")
     train, test = (load_puzzles(CASES / "dup.json", split) for split in ("train", "test"))
     assert not {p.demonstrations for p in train} & {p.demonstrations for p in test}
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\ud800", "\0"])
+def test_the_name_of_a_task_can_be_printed(tmp_path, name):
+    with pytest.raises(ValueError, match=r"p.json', task .* is not printable, so mend it\.$"):
+        load_puzzles(written(tmp_path / "p.json", {name: TASK}))
+    with pytest.raises(ValueError, match=r"task 'y{59}: the output of a test is missing\.$"):
+        load_puzzles(written(tmp_path / "p.json", {"y" * 999: TASK | {"test": [{"input": [[1]]}]}}))
