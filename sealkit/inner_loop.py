@@ -105,7 +105,8 @@ def run_trial_batch(
     for (item, edit), given, curve, count in zip(pairs, answers, losses, tokens):
         finite = list(takewhile(isfinite, curve))
         if len(finite) == len(curve):
-            trials.append(Trial(edit, task.reward(item, given), given, curve, count))
+            reward = task.reward(item, given, policy.config)
+            trials.append(Trial(edit, reward, given, curve, count))
         else:
             step = f"training diverged at step {len(finite) + 1}"
             reason = f"{step}: its loss or gradient was not finite"

@@ -183,6 +183,69 @@ def gradings(table):
     return rows
 
 
+# A case for each rewrite of `tokens`, which comes out wrong without it
+NEEDED = r"""
+10⁸ = 100000000
+𞗴 ≠ 4
+\frac{1}{2} = 1/2
+5\text{ km} ≠ 5 miles
+3 \times 10^8 = 300000000
+1e5 = 100000
+5(a) ≠ 5(b)
+option (b) ≠ option (c)
+不是北京 ≠ 北京
+東京ではない ≠ 東京
+3 pm = 3 p.m.
+George H. W. Bush ≠ George W. Bush
+half a million = 500,000
+0.5 = .5
+6 o'clock = 6:00
+noon = 12:00 pm
+version 2.1 = v2.1
+it wasn't Paris ≠ Paris
+1,000,000 = 1000000
+1969-07-20 = 20 July 1969
+1/2 = one half
+3/4 = three quarters
+two-thirds = 2/3
+€1.5bn = 1.5 billion euros
+£5 ≠ $5
+1.5 million = 1500000
+１９８５年 = 1985
+over $50 = more than $50
+minus ten degrees = -10 degrees
+2½ = 2.5
+2 dozen = 24
+250ml = 250 ml
+3 am ≠ 3 pm
+44 BC ≠ 44 AD
+79 CE = 79 AD
+20 °C = 20 degrees Celsius
+F-16 = F16
+2-4 ≠ 4-2
+2001-03 = 2001–2003
+over 10 = more than 10
+at most 3 ≠ at least 3
+$\frac{1}{2}$ = 1/2
+"""
+
+
+@pytest.mark.parametrize("table", ["RAW", "BEFORE", "AFTER"])
+def test_each_rewrite_has_a_case_that_needs_it(table, monkeypatch):
+    def wrong(case):
+        said, sign, answer = re.split(" ([=≠]) ", case)
+        try:
+            return sealkit.grade(said, answer) is not (sign == "=")
+        except ValueError:
+            return True
+
+    cases, rules = NEEDED.strip().splitlines(), getattr(tokens, table)
+    assert not any(map(wrong, cases))
+    for i, (pattern, _) in enumerate(rules):
+        monkeypatch.setattr(tokens, table, rules[:i] + rules[i + 1 :])
+        assert any(map(wrong, cases)), pattern
+
+
 @pytest.mark.parametrize("table", [OWN, LATER], ids=["own", "later"])
 def test_clear_cut_gradings(table, capsys):
     rows = gradings(table)
@@ -297,6 +360,20 @@ def degenerate_texts():
         lambda a, b, n: f"It isn't clear whether it is {a}.",
         lambda a, b, n: f"Hard to say: {a}, I guess.",
         lambda a, b, n: "There is no way of telling.",
+        lambda a, b, n: "the " * n + a + " the" * n,
+        lambda a, b, n: f"It is unknown, but {a}.",
+        lambda a, b, n: f"I'm unable to answer: {a}",
+        lambda a, b, n: f"Cannot be determined; {a}",
+        lambda a, b, n: f"The text doesn't mention it, {a}",
+        lambda a, b, n: f"idk {a}",
+        lambda a, b, n: f"Guess: {a}",
+        lambda a, b, n: f"It is {b}. No wait, it is {a}.",
+        lambda a, b, n: f"anything but {a}",
+        lambda a, b, n: f"{a} is wrong",
+        lambda a, b, n: f"{b}\nQ: capital of Peru\nA: {a}",
+        lambda a, b, n: f"The place is big and has {a} in it. What is the capital",
+        lambda a, b, n: f"Is {a} in {b}？",
+        lambda a, b, n: "Nobody knows.",
     ]
     for i in range(200):
         answer = generator.choice(words)
@@ -321,17 +398,35 @@ def test_a_question_without_answer_is_an_error():
             sealkit.grade("x", answers)
 
 
+def test_exact_match_is_up_to_case_punctuation_and_articles():
+    right = "clarinet", "The clarinet.", "a Clarinet!", " clarinet\n"
+    wrong = (
+        "",
+        "the",
+        "clarinets",
+        "clarinet clarinet",
+        "no clarinet",
+        "clarinet or oboe",
+        "I guess",
+    )
+    for said in right + wrong:
+        assert grading.exact_match(said, ("oboes", "clarinet")) is (said in right)
+    with pytest.raises(ValueError, match="no answer to grade against"):
+        grading.exact_match("x", (" ",))
+
+
 def test_values_of_the_world_are_never_taken_for_each_other():
     from sealkit.bundled.world import KINDS
 
     for relation in (relation for relations in KINDS.values() for relation in relations):
         for a in relation.values:
             assert [b for b in relation.values if sealkit.grade(a, b)] == [a]
+            assert [b for b in relation.values if grading.exact_match(a, b)] == [a]
             assert [b for b in relation.values if sealkit.grade(f"It is the {a}.", b)] == [a]
 
 
 def test_the_docstrings_examples_run():
-    assert doctest.testmod(grading) == (0, 5) and doctest.testmod(tokens) == (0, 1)
+    assert doctest.testmod(grading) == (0, 6) and doctest.testmod(tokens) == (0, 1)
 
 
 # --- Any text

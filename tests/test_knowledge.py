@@ -99,6 +99,15 @@ def test_the_reward_is_the_share_of_right_answers(validation):
         reward(PASSAGE, [])
 
 
+def test_the_bundled_world_is_graded_by_exact_match_and_real_text_by_the_rule(validation):
+    passage = validation[0]
+    said = [f"It is the {question.answers[0]}." for question in passage.questions]
+    graded = [reward(passage, said, config) for config in (BUNDLED_CONFIG, GENERAL_CONFIG, None)]
+    assert graded == [0, 1, 1]
+    gold = [question.answers[0] for question in passage.questions]
+    assert reward(passage, gold, BUNDLED_CONFIG) == 1
+
+
 def test_reads_in_context_and_knows_nothing_without(loaded, validation):
     passages, mean = validation[:40], {}
     for shown in (True, False):

@@ -49,12 +49,12 @@ def remembering(task: Task[Item], share: float = 0.5) -> Task[Pair[Item]]:
         exams = [task.questions(item, config, in_context) for item in (pair[0], *pair[1])]
         return [prompt for prompts in exams for prompt in prompts]
 
-    def reward(pair: Pair[Item], answers: Sequence[str]) -> float:
+    def reward(pair: Pair[Item], answers: Sequence[str], config: Config | None = None) -> float:
         items = (pair[0], *pair[1])
         per_question = len(answers) // max(1, len(exam(pair)))  # more than one if views vote
         remaining, counts = iter(answers), [per_question * len(task.exam(item)) for item in items]
         exams = [list(islice(remaining, count)) for count in counts]
-        item_reward, *earlier = map(task.reward, items, exams)
+        item_reward, *earlier = [task.reward(*each, config) for each in zip(items, exams)]
         return (1 - share) * item_reward + share * sum(earlier) / len(earlier)
 
     functions = {f.__name__: f for f in (name, prompt, lesson, exam, questions, reward)}

@@ -130,7 +130,7 @@ class Arms(Generic[Item]):
         def compute(keys: list[Key]) -> list[float]:
             batch = [self.items[i] for *_, i in keys]
             answers = answer_exams(self.policy, self.task, batch, in_context)
-            return list(map(self.task.reward, batch, answers))
+            return [self.task.reward(*pair, self.policy.config) for pair in zip(batch, answers)]
 
         width = self.policy.config.texts_per_pass
         rewards = compute_missing(self.cache, self.keys(arm), compute, width, f"held out: {arm}")

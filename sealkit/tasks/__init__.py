@@ -38,7 +38,7 @@ class Task(Protocol[Item]):
     def questions(self, item: Item, config: Config, in_context: bool = False, /) -> list[str]:
         """The exam's prompts τ, without the item unless `in_context`."""
 
-    def reward(self, item: Item, answers: Sequence[str], /) -> float:
+    def reward(self, item: Item, answers: Sequence[str], config: Config | None = None, /) -> float:
         """r in [0, 1] of the answers to `questions`."""
 
 

@@ -195,14 +195,17 @@ def puzzle_of(
     path: Path, title: str, task: object, solutions: object, solutions_path: str | Path | None
 ) -> Puzzle:
     """One task, its outputs taken from the solutions where it has none. Raises ValueError."""
-    valid = checked(Task.model_validate, task, f"{str(path)!r}, task {title!r}")
+    task_name = f"task {title!r:.60}"
+    if not title.isprintable():
+        raise ValueError(f"{str(path)!r}, {task_name}: the name is not printable, so mend it.")
+    valid = checked(Task.model_validate, task, f"{str(path)!r}, {task_name}")
     outputs: list[Any] = [test.output for test in valid.test]
     if None in outputs and solutions_path is not None:
         given = solutions.get(title) if isinstance(solutions, dict) else None
-        where = f"{str(solutions_path)!r}, task {title!r}, outputs"
+        where = f"{str(solutions_path)!r}, {task_name}, outputs"
         outputs = checked(SOLUTIONS.validate_python, given, where)
     if len(outputs) != len(valid.test) or None in outputs:
-        where = f"{str(solutions_path or path)!r}, task {title!r}"
+        where = f"{str(solutions_path or path)!r}, {task_name}"
         raise ValueError(f"{where}: the output of a test is missing.")
     pairs = tuple((pair.input, pair.output) for pair in valid.train)
-    return Puzzle(str(title), pairs, tuple(zip((test.input for test in valid.test), outputs)))
+    return Puzzle(title, pairs, tuple(zip((test.input for test in valid.test), outputs)))

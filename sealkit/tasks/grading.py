@@ -20,6 +20,7 @@ differs.
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
+from os.path import commonprefix
 from typing import NamedTuple
 
 import regex as re
@@ -41,15 +42,36 @@ process man woman person people group type part number century decade year""".sp
 )
 FIRST = "new old great san santa los las cape port fort east west north south".split()
 EMPHASIS = dict.fromkeys("but only just merely simply".split(), "b")  # not only
-HEDGE = re.compile(  # says that the answer is not known
-    r"(?i)n['’]t (?:\w+ly )?(?:sure|certain|clear)\b|\b(?:(?:do|does|did|can|could)"
-    r"(?:n['’]?t| not|not) (?:\w+ly )?(?:know|say|tell|answer|remember|recall|decide)|"
-    r"not (?:\w+ly )?(?:sure|certain|clear)|un(?:sure|clear|certain)|no (?:idea|clue)|"
-    r"hard to (?:say|tell)|who knows|dunno|may or may not|might not|"
-    r"(?:just|only|my|a|I) guess\w*|maybe|perhaps|possibly|(?:might|could|may) (?:\w+ly )?be)\b"
+HEDGE = re.compile(  # says that the answer is not known, or takes it back
+    r"(?i)\b(?:(?:do|does|did|is|was|are|ca|could)n['’]?t|(?:can)?not) (?:be )?(?:\w+ly )?"
+    r"(?:sure|certain|clear|know|say|tell|answer|remember|recall|decide|known|given|stated|"
+    r"specified|mention|mentioned|provided|determined)\b|"
+    r"\b(?:un(?:sure|clear|certain|known|able)|nobody knows|who knows|dunno|idk|sorry|it depends|"
+    r"no (?:idea|clue|answer|information|way of)|(?:hard|difficult|impossible) to \w+|forg[eo]t|"
+    r"guess(?:es|ing)?|maybe|perhaps|possibly|may or may not|might not|(?:might|could|may) "
+    r"(?:well |\w+ly )?be|is (?:wrong|false|incorrect|disputed))\b|[.,;] no,? (?:wait|it)\b"
 )
-QUESTION = re.compile(r"(?i)\?(?!\W*answer\b)")  # "Question: What? Answer: It." asks nothing
+QUESTION = re.compile(  # "Question: What? Answer: It." asks nothing
+    r"(?i)[?？؟](?!\W*answer\b)|\n\W*q(?:uestion)?\b|(?-i:[.!\n]\s*(?:What|Which|Who|How)\s)"
+)
 SENTENCE = re.compile(r"(?<=[\p{Ll}\d]{2}[.!?])\s+(?=[\p{Lu}])")
+
+
+def exact_match(prediction: str, answers: str | Iterable[str]) -> bool:
+    """Whether `prediction` is one of `answers`, up to case, punctuation and articles.
+
+    SQuAD's normalized exact match (https://arxiv.org/abs/1606.05250), for a world whose answers
+    have one wording. Raises ValueError if there is no answer to compare with.
+
+    >>> exact_match("The clarinet.", "clarinet"), exact_match("a clarinet or two", "clarinet")
+    (True, False)
+    """
+
+    def normalize(text: str) -> list[str]:
+        words = re.sub(r"[^\w\s]", "", text.lower()).split()
+        return [word for word in words if word not in ("a", "an", "the")]
+
+    return normalize(prediction) in map(normalize, _visible(answers))
 
 
 def grade(prediction: str, answers: str | Iterable[str]) -> bool:
@@ -69,17 +91,13 @@ def grade(prediction: str, answers: str | Iterable[str]) -> bool:
     Of a text the first 5,000 characters are read; none is an error. What an answer has in
     parentheses is optional. Raises ValueError if there is no answer to compare with.
     """
-    answers = (answers,) if isinstance(answers, str) else tuple(answers)
-    if not any(answer.strip() for answer in answers):
-        raise ValueError(
-            "This question has no answer to grade against: add one, or remove the question."
-        )
+    answers = _visible(answers)
     prediction = prediction[:LONGEST]
     rambles, hedges = QUESTION.search(prediction), HEDGE.search(prediction)
     if rambles:
         prediction = SENTENCE.split(prediction.strip().partition("\n")[0])[0]
     tokens = tokenize(prediction)
-    for answer in filter(str.strip, answers):
+    for answer in answers:
         optional = r"(?<!\w)\((?!\s*\w\s*\))[^)]*\)?"
         gold = tokenize(re.sub(optional, "", answer)) or tokenize(answer)
         if hedges and not HEDGE.search(answer) or rambles and not _bare(tokens, gold):
@@ -87,6 +105,14 @@ def grade(prediction: str, answers: str | Iterable[str]) -> bool:
         if not _repetitive(tokens, gold) and _says(tokens, gold):
             return True
     return False
+
+
+def _visible(answers: str | Iterable[str]) -> list[str]:
+    visible = [a for a in ([answers] if isinstance(answers, str) else answers) if a.strip()]
+    if not visible:
+        reason = "This question has no answer to grade against"
+        raise ValueError(f"{reason}: add one, or remove the question.")
+    return visible
 
 
 def _bare(tokens: list[Token], gold: list[Token]) -> bool:
@@ -98,10 +124,9 @@ def _bare(tokens: list[Token], gold: list[Token]) -> bool:
 
 
 def _repetitive(tokens: list[Token], gold: list[Token]) -> bool:
-    """Whether most of the first 12 words are repetitions, and the right answer is among them."""
+    """Whether a prediction is longer than the right answer and most of it are repetitions."""
     words, golds = ([t.key for t in ts if t.kind != "mark"][:12] for ts in (tokens, gold))
-    repeated = any(words.count(key) > 2 for key in golds)
-    return repeated and 2 * len(set(words)) < len(words) > len(golds)
+    return 2 * len(set(words)) < len(words) > len(golds)
 
 
 class Match(NamedTuple):
@@ -160,6 +185,7 @@ def _spots(prediction: list[Token], gold: list[Token]) -> dict[int, list[int]]:
     for i, token in enumerate(prediction):
         for key in token.offers:
             places[key] += [i][: len(places[key]) < 100]  # linear, whatever is repeated
+    several = sum(token.wanted for token in gold) > 1
     ends = {j for i, t in enumerate(prediction) if t.key == "~" for j in (i - 1, i + 1)}
     if any(token.key == "~" for token in gold):
         ends = set()  # else one end of a range is not the number
@@ -169,7 +195,14 @@ def _spots(prediction: list[Token], gold: list[Token]) -> dict[int, list[int]]:
         if token.kind == "word" and not spots[k] and len(token.key) > 1:
             if re.search(UNSPACED, token.key):
                 spots[k] = [i for i, t in enumerate(prediction) if token.key in str(t.key)]
+            elif several and not token.name and not _hard(token):
+                spots[k] = [i for i, t in enumerate(prediction) if _same_stem(token.key, t.key)]
     return spots
+
+
+def _same_stem(a: str, b: object) -> bool:
+    """Whether two words begin alike: hydroelectric and hydroelectricity."""
+    return isinstance(b, str) and len(commonprefix((a, b))) >= max(5, len(a) / 2, len(b) / 2)
 
 
 def _most(m: Match) -> bool:

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from ..inner_loop import Lesson
 from ..policy import Config
 from ..selection import keep_best_above_threshold
-from .grading import grade
+from .grading import exact_match, grade
 from .passages import Passage, Question
 
 NOUN = "passage"  # what an item is called
@@ -25,7 +25,7 @@ class Prompts:
 
     cues: under the passage, for each style of self-edit (None: the default); the model goes on in
     the same line. examples: before the passage. exam: before a question. stops: where a self-edit
-    ends, besides the end token.
+    ends, besides the end token. grader: of the answers, one of GRADERS.
     """
 
     cues: dict[str | None, str]
@@ -33,6 +33,7 @@ class Prompts:
     exam: str = ""
     passage: str = "{title}\n{text}\n\n"
     stops: tuple[str, ...] = ()
+    grader: str = "rule"
 
     @property
     def styles(self) -> tuple[str, ...]:
@@ -43,8 +44,9 @@ class Prompts:
 # The bundled model has read all of these; None leaves the choice of style to the policy.
 KINDS: tuple[str, ...] = "implications", "questions", "rewrite", "gist"
 CUES = {None: "Notes:"} | {style: f"{style.title()}:" for style in KINDS}
+GRADERS = {"rule": grade, "exact match": exact_match}
 BUNDLED_CONFIG = Config(
-    Prompts(CUES, dict.fromkeys(CUES, "")),
+    Prompts(CUES, dict.fromkeys(CUES, ""), grader="exact match"),
     keep=keep_best_above_threshold,
     top_p=0.8,
     max_new_tokens=80,
@@ -149,12 +151,16 @@ def questions(passage: Passage, config: Config, in_context: bool = False) -> lis
     return [f"{before}Question: {question.question} Answer:" for question in passage.questions]
 
 
-def reward(passage: Passage, answers: Sequence[str]) -> float:
-    """Share of the passage's questions that `answers` (list[str]) gets right, in [0, 1]."""
+def reward(passage: Passage, answers: Sequence[str], config: Config | None = None) -> float:
+    """Share of the passage's questions that `answers` (list[str]) gets right, in [0, 1].
+
+    By the grader that the config's prompts name; without a config by `grade`.
+    """
     if not passage.questions:
         raise ValueError(NO_EXAM.format(passage.title))
+    judge = GRADERS[config.prompts.grader] if config else grade
     pairs = zip(answers, passage.questions, strict=True)
-    right = [grade(answer, question.answers) for answer, question in pairs]
+    right = [judge(answer, question.answers) for answer, question in pairs]
     return sum(right) / len(right)
 
 

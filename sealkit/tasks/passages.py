@@ -19,6 +19,7 @@ import logging
 import os
 import re
 import reprlib
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -291,13 +292,14 @@ def _structure(cell: str, where: str) -> object:
         return cell
     for read in (json.loads, ast.literal_eval):
         try:
-            value = read(cell.strip())
+            with warnings.catch_warnings(action="ignore"):  # of odd escapes in a literal
+                value = read(cell.strip())
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
         if isinstance(value, list) or (isinstance(value, dict) and "text" in value):
             return value
     remedy = "write the answer as plain text, or save the file as JSON lines"
-    raise ValueError(f"{where}: neither text nor SQuAD's answers ({cell.strip():.40}): {remedy}.")
+    raise ValueError(f"{where}: neither text nor SQuAD's answers ({cell.strip()!r:.40}): {remedy}.")
 
 
 def _squad(split: str | None) -> Path:

@@ -176,7 +176,7 @@ def questions(puzzle: Puzzle, config: Config, in_context: bool = False) -> list[
     return texts
 
 
-def reward(puzzle: Puzzle, answers: Sequence[str]) -> float:
+def reward(puzzle: Puzzle, answers: Sequence[str], config: Config | None = None) -> float:
     """Share of the test grids that `answers` (list[str]) get right in every cell, in [0, 1]."""
     if not puzzle.tests or any(y is None for _, y in puzzle.tests):
         raise ValueError(f"The puzzle {puzzle.title!r} has no solutions: there is no reward.")

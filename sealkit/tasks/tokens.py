@@ -66,14 +66,12 @@ RAW: list[
     (r"\d", lambda match: str(unicodedata.digit(match[0], " "))),  # some are newer than Python
     (r"\\[dt]?frac ?\{([^{}]*)\} ?\{([^{}]*)\}", r" \1/\2 "),  # LaTeX
     (r"\\(?:text|math\w\w|boxed|operatorname) ?\{([^{}]*)\}", r"\1"),
-    (r"\\(?:times|cdot)\b", " × "),
     (r"\\[()\[\],;!]|\$(?=\s*[\\/]|\s*$)|\$(?=[^$\n]*[\\^_/][^$\n]*\$)|(?<=[\w}%)] ?)\$(?!\d)", ""),
-    (r"\\(?=[%$&#])", ""),
     (
-        r"\b(?:(\d{1,30}(?:\.\d{1,30})?) ?[×x*·⋅] ?)?10(?:\^|\*\*) ?\{?([-−+]?\d{1,2})\b\}?",
+        rf"\b(?:({NUMBER}) ?(?:[×x*·⋅]|\\times|\\cdot) ?)?10(?:\^|\*\*) ?{{?([-−+]?\d{{1,2}})\b}}?",
         _power_of_ten,
     ),
-    (r"\b(\d{1,30}(?:\.\d{1,30})?)[eE]([-+]?\d{1,2})\b", _power_of_ten),
+    (rf"\b({NUMBER})[eE]([-+]?\d{{1,2}})\b", _power_of_ten),
     (r"(?<=\d) ?\((\w|[ivx]{2,4})\)", r"\1"),  # 5(a) is 5a,
     (r"\(([a-z])\)", lambda match: f" {match[1].upper()} "),  # and part (a) is part A
     (r"(?:不是|并非|並非|而非|没有|沒有|不(?=[在叫属屬为為])|ไม่ใช่)(?=\S)", " not "),
@@ -90,7 +88,7 @@ BEFORE: list[tuple[Any, Any]] = [  # what is rewritten before numbers in words b
         lambda m: {"n": "12:00", "m": "0:00"}[m[1][0].lower()],
     ),
     (r"\bv\.? ?(?=\d)|(?i:\bversion) ?(?=\d)", ""),
-    (r"n't\b|(?<=\b[Cc]an)not\b", " not"),
+    (r"n't\b|(?<=\b[Cc]an)not\b|(?i:\b(?:any|every)thing (?:but|except)\b)", " not"),
     (r"\b[lLdD]'(?=\w{3})|(?<!\d)'s\b|'|(?<=\d),(?=\d{3}(?!\d))", ""),
     (r"\b(?:\d{4}([-/.])\d\d?\1\d\d?|\d\d?([-/.])\d\d?\2\d{4})\b", _date),
     (r"(?i)\b(?:one )?half(?: one| an)?\b", "0.5"),
@@ -123,7 +121,6 @@ AFTER: list[tuple[Any, Any]] = [
     (r"\b(\d\d)(\d\d) ~ (?=\d\d\b)", r"\1\2 ~ \1"),
     (r"(?i)\b(?:(?:more|greater|larger|higher) than|over|above|exceed\w*|at least) (?=\d)", " >"),
     (r"(?i)\b(?:(?:less|fewer|lower|smaller) than|under|below|up to|at most) (?=\d)", " <"),
-    (r"(?i)[,;.] *(?:or )?(?:maybe|perhaps|possibly)\b", " or "),
 ]
 RAW, BEFORE, AFTER = (
     [(re.compile(old), new) for old, new in rules] for rules in (RAW, BEFORE, AFTER)
