@@ -15,7 +15,7 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from .checks import check_length
@@ -252,11 +252,14 @@ def optimizer_step(
 def checkpointed(policy: Policy) -> Iterator[None]:
     """Within this context, if the config says so, backward passes recompute each layer.
 
-    transformers does that in training mode alone; `load_quantized` has set all dropout to zero.
+    transformers does that in training mode alone, in which a LoRA's dropout stays off too, as
+    `load_quantized` has set the model's own to zero: the same seed gives the same bits.
     """
+    policy.model.eval()
     if policy.config.checkpointing:
         policy.model.gradient_checkpointing_enable({"use_reentrant": False})
-        policy.model.train()
+        for module in policy.model.modules():
+            module.training = not isinstance(module, nn.Dropout)
     try:
         yield
     finally:
@@ -272,11 +275,8 @@ def pack(policy: Policy, texts: Sequence[str]) -> PackedTexts:
     are more than `config.max_tokens`, the longest texts are cut: a long passage leaves room for its
     self-edit.
     """
-    rows = [
-        [*encode(policy.tokenizer, text)["input_ids"], policy.tokenizer.eos_token_id]
-        for text in texts
-    ]
-    most = policy.config.max_tokens
+    end, most = policy.tokenizer.eos_token_id, policy.config.max_tokens
+    rows = [[*ids, end] for ids in encode(policy.tokenizer, texts)]
     kept = share_tokens([len(row) for row in rows], most)
     ids = [token for row, n in zip(rows, kept) for token in row[:n]]
     return ids[:most], [place for n in kept for place in range(n)][:most]
@@ -298,10 +298,8 @@ def share_tokens(lengths: Sequence[int], most: int) -> list[int]:
 
 def prompt_mask(policy: Policy, lesson: Lesson) -> Tensor:
     """Which tokens of a packed lesson belong to the starts of its texts, (length,) bool."""
-    ids, starts = (
-        [encode(policy.tokenizer, text)["input_ids"] for text in texts]
-        for texts in (lesson.texts if lesson.starts else (), lesson.starts)
-    )
+    texts = lesson.texts if lesson.starts else ()
+    ids, starts = (encode(policy.tokenizer, each) for each in (texts, lesson.starts))
     most = policy.config.max_tokens
     kept = share_tokens([len(row) + 1 for row in ids], most)
     marks = [place < len(start) for n, start in zip(kept, starts) for place in range(n)]

@@ -258,8 +258,7 @@ def partial_loss(
 
 def sft_example(policy: Policy, prompt: str, edit: str) -> tuple[Tensor, Tensor]:
     """(ids, labels) of prompt and self-edit for SFT, each (length,); the prompt's are -100."""
-    tokens = encode(policy.tokenizer, f"{prompt} {edit}")["input_ids"]
-    prefix = encode(policy.tokenizer, prompt)["input_ids"]
+    tokens, prefix = encode(policy.tokenizer, [f"{prompt} {edit}", prompt])
     shared = [a == b for a, b in zip(prefix, tokens)]  # a tokenizer may merge across the seam
     ids = torch.tensor([*tokens, policy.tokenizer.eos_token_id])
     labels = ids.clone()

@@ -13,8 +13,8 @@ import peft
 import torch
 from peft import LoraConfig, PeftModel
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
-    BatchEncoding,
     LogitsProcessor,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from .checks import check_length
+from .models.adapters import check_adapter, check_same_tensors
 from .models.sampling import SeededSampling, TopP
 from .models.unpacking import unpacked
 from .selection import keep_best_above_baseline
@@ -70,7 +71,8 @@ class Config:
 
 @dataclass(frozen=True)
 class Policy:
-    """The policy θ. model: from `attach_policy`; only its LoRA ever changes.
+    """The policy θ. model: from `attach_policy`; only its LoRA ever changes. Raises ValueError for
+    an adapter that is no plain LoRA, see `check_adapter`.
 
     >>> import sealkit
     >>> model, tokenizer = sealkit.load_quantized("bundled")
@@ -83,6 +85,9 @@ class Policy:
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
     config: Config
+
+    def __post_init__(self) -> None:
+        check_adapter(self.model)
 
     @torch.no_grad()
     def write(
@@ -104,8 +109,9 @@ class Policy:
         if seeds is not None:
             processors = [TemperatureLogitsWarper(float(temperature)), SeededSampling(seeds)]
             processors[1:1] = [TopP(top_p)] if top_p < 1 else []
-        batch = encode(tokenizer, prompts, return_tensors="pt", padding=True, padding_side="left")
-        ids, mask = (batch[name].to(model.device) for name in ("input_ids", "attention_mask"))
+        rows = [torch.tensor(row, device=model.device) for row in encode(tokenizer, prompts)]
+        ids = pad_sequence(rows, True, tokenizer.pad_token_id, "left")
+        mask = pad_sequence([torch.ones_like(row) for row in rows], True, 0, "left")
         start = ids.shape[1]
         check_length(model, start + max_new_tokens)
         with unpacked(model):
@@ -131,7 +137,9 @@ class Policy:
         return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
     def load(self, weights: Weights) -> None:
-        """Put LoRA tensors, as `weights` returns them, into the policy."""
+        """Put LoRA tensors, as `weights` returns them, into the policy. Raises ValueError for
+        others, or not finite ones."""
+        check_same_tensors(weights, self.weights())
         peft.set_peft_model_state_dict(self.model, weights, self.model.active_adapter)
 
 
@@ -198,17 +206,21 @@ def seed_of(*key: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
 
 
-def encode(
-    tokenizer: PreTrainedTokenizerBase, texts: str | Sequence[str], **options: Any
-) -> BatchEncoding:
-    """`tokenizer(texts)` for texts that nobody has checked: the name of a special token is plain
-    text, and half of a surrogate pair is U+FFFD."""
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """The token ids of each of some texts that nobody has checked: the name of a special token is
+    plain text, and half of a surrogate pair is U+FFFD.
 
-    def valid_unicode(text: str) -> str:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-    texts = valid_unicode(texts) if isinstance(texts, str) else list(map(valid_unicode, texts))
-    return tokenizer(texts, split_special_tokens=True, **options)
+    A tokenizer's start token stands before a text, but nothing behind it, also where the tokenizer
+    was saved with `add_eos_token`: no model goes on after an end token.
+    """
+    if not texts:
+        return []
+    valid = [t.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for t in texts]
+    *rows, whole = tokenizer([*valid, "a"], split_special_tokens=True)["input_ids"]
+    bare = tokenizer("a", split_special_tokens=True, add_special_tokens=False)["input_ids"]
+    ends = range(len(whole), len(bare) - 1, -1)
+    behind = next((len(whole) - n for n in ends if whole[n - len(bare) : n] == bare), 0)
+    return [row[: len(row) - behind] for row in rows]
 
 
 @lru_cache

@@ -20,7 +20,7 @@ import torch
 from ..continual.stream import draw_streams, study
 from ..estimate import can_read, estimate_run
 from ..evaluation import compare_arms
-from ..loading import load_quantized, weight_bytes
+from ..loading import load_quantized, quantization, weight_bytes
 from ..models.choice import environment, model_name
 from ..outer_loop import Iteration, format_log, seal
 from ..policy import Policy, Weights, attach_policy, encode
@@ -173,7 +173,7 @@ def load_inputs(args: argparse.Namespace, log: Log) -> tuple[Policy, list[Any], 
         raise RunError(error) from error
     held, plain = (f"{count / 1e6:.2f}" for count in weight_bytes(model))
     log(environment(name))
-    log(f"In 4 bits (NF4, double quantization): {held} MB of weights, {plain} in 16 bits.")
+    log(f"In 4 bits ({quantization(model)}): {held} MB of weights, {plain} in 16 bits.")
     items = f"{task.NOUN}s of {args.data}".capitalize()
     log(f"{items}: {len(train)} to train on, {len(test)} {others} to test on.")
     sizes = ("passages", args.passages, train), ("held-out", args.held_out, test)

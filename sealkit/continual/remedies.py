@@ -131,7 +131,7 @@ def route_by_words(learner: Learner, place: int, prompts: Prompts) -> Routes:
 def route_by_loss(learner: Learner, place: int, prompts: Prompts) -> Routes:
     """The adapter under which the question has the lowest loss."""
     policy, count = learner.policy, len(prompts[0])
-    rows = [encode(policy.tokenizer, prompt)["input_ids"] for exam in prompts for prompt in exam]
+    rows = encode(policy.tokenizer, [prompt for exam in prompts for prompt in exam])
     packed = [(ids, list(range(len(ids)))) for ids in rows]
     inputs, labels = collate(packed, policy.tokenizer.pad_token_id, policy.model.device)
     losses = []
