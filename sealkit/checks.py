@@ -3,8 +3,6 @@
 Checked by what a model does and not by its family, as transformers has some 200 of them.
 """
 
-from collections.abc import Collection, Mapping
-
 import bitsandbytes as bnb
 import torch
 from peft import PeftModel
@@ -17,25 +15,6 @@ from .models.convert import embedding_rows
 from .models.errors import UnsupportedModelError
 
 MAX_SHARE_IN_16_BITS = 0.05  # of the decoder's weights that may stay in 16 bits, as routers do
-
-
-def check_keys(info: Mapping[str, Collection]) -> None:
-    """Raise UnsupportedModelError if a checkpoint and its model do not have the same weights.
-
-    info: `output_loading_info` of transformers, which would draw at random what is missing, or of
-    another shape, and leave out what it does not expect.
-    """
-    says = {
-        "missing_keys": "lacks",
-        "mismatched_keys": "has in another shape than its config.json",
-        "unexpected_keys": "has besides what its config.json asks for",
-    }
-    for kind, verb in says.items():
-        if found := sorted(key if isinstance(key, str) else key[0] for key in info[kind]):
-            raise UnsupportedModelError(
-                f"{verb} {len(found)} weight{'s' * (len(found) > 1)} ({found[0]} for one), and is "
-                "not this model: take the checkpoint as its makers saved it, with its own config."
-            )
 
 
 def check_layers(model: PreTrainedModel) -> None:

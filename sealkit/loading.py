@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from .checks import check_keys, check_layers, check_packing, check_tokens
+from .checks import check_layers, check_packing, check_tokens
 from .models.choice import Choice, choose, set_process_options
 from .models.convert import (
     disable_dropout,
@@ -25,8 +25,8 @@ from .models.convert import (
     quantize_remaining,
     set_pad_token,
 )
-from .models.errors import UnsupportedModelError, explain_loading_error
-from .models.unpacking import quantized_layers, set_compute_dtype
+from .models.errors import UnsupportedModelError, check_keys, explain_loading_error
+from .models.unpacking import set_compute_dtype
 
 
 def load_quantized(
@@ -40,8 +40,9 @@ def load_quantized(
     device: a torch device, for example "cuda". None: the CPU for the two bundled models, for any
         other a CUDA GPU where there is one.
     Every linear layer of the decoder becomes bitsandbytes' `Linear4bit`, frozen; the rest stays as
-    it is. A checkpoint saved in 4 bits keeps its own kind, see `quantization`. Compute is fp32 on a CPU, a bundled model's 4-bit products in bf16 if the CPU has that,
-    bf16 on GPUs that have it, else fp16. Dropout is off, and so are a model's own decoding rules.
+    it is. (A checkpoint saved in 4 bits keeps its own kind: see `models.unpacking.quantization`.)
+    Compute is fp32 on a CPU, a bundled model's 4-bit products in bf16 if the CPU has that, bf16 on
+    GPUs that have it, else fp16. Dropout is off, and so are a model's own decoding rules.
     Returns (model, tokenizer), in eval mode. Raises ValueError for a model that there is not, or
     that can't do what the loops need (see `checks`), RuntimeError for what the machine lacks.
 
@@ -114,20 +115,9 @@ def load_pretrained(
         plan |= {"quantization_config": nf4, "use_safetensors": True}
     tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     plan |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # which we refuse
-    model, info = AutoModelForCausalLM.from_pretrained(folder, **options, **plan)
-    check_keys(info)
-    return model, tokenizer
-
-
-def quantization(model: torch.nn.Module) -> str:
-    """The kind of a model's 4-bit weights, which one saved in 4 bits brings with it.
-
-    >>> quantization(load_quantized("bundled", "cpu")[0])
-    'NF4, double quantization'
-    """
-    states = [layer.weight.quant_state for layer in quantized_layers(model)]
-    double = {True: "double quantization", False: "single quantization"}
-    return "; ".join(sorted({f"{s.quant_type.upper()}, {double[s.nested]}" for s in states}))
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options, **plan)
+    check_keys(loaded[1])
+    return loaded[0], tokenizer
 
 
 def weight_bytes(model: torch.nn.Module) -> tuple[int, int]:

@@ -24,8 +24,9 @@ from .inner_loop import (
     row_losses,
     run_trials,
 )
+from .models.text import encode
 from .models.unpacking import unpacked
-from .policy import Policy, Weights, encode, seed_of
+from .policy import Policy, Weights, seed_of
 from .runs.cache import Cache, Key, compute_missing
 
 if TYPE_CHECKING:
@@ -278,6 +279,7 @@ def format_log(iteration: Iteration, item: str = "passage") -> str:
         for j, trial in enumerate(trials):
             line = f"    QLoRA SFT on self-edit {j + 1} {excerpt(trial.self_edit)}: "
             line += trial.reason or f"loss {trial.losses[0]:.2f} → {trial.losses[-1]:.2f}"
+            line += f", {trial.cut} tokens cut" if trial.cut else ""
             kept = " (kept)" if (i, j) in iteration.kept else ""
             lines.append(f"{line}, reward {trial.reward:.0%}{kept}")
     item_only = sum(iteration.item_only_rewards) / count

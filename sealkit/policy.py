@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import peft
@@ -18,13 +17,13 @@ from transformers import (
     LogitsProcessor,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    StopStringCriteria,
     TemperatureLogitsWarper,
 )
 
 from .checks import check_length
 from .models.adapters import check_adapter, check_same_tensors
 from .models.sampling import SeededSampling, TopP
+from .models.text import encode, stop_criterion
 from .models.unpacking import unpacked
 from .selection import keep_best_above_baseline
 
@@ -148,13 +147,14 @@ def attach_policy(model: Model, config: Config | None = None, seed: int = 0) -> 
 
     config: shapes the LoRA and stays with the model as `seal_config`, by which the public functions
     then go; None for the LoRA of `Config()` and, later, the configuration that goes with the model.
-    torch's random state stays as it was.
+    torch's random state stays as it was. Raises ValueError for an adapter that is no plain LoRA.
 
     >>> import sealkit
     >>> model, tokenizer = sealkit.load_quantized("bundled")
     >>> sealkit.attach_policy(model, sealkit.Config(rank=4)).peft_config["default"].r
     4
     """
+    check_adapter(model)
     if isinstance(model, PeftModel):
         return model
     shape, devices = config or Config(), [model.device] if model.device.type == "cuda" else []
@@ -204,28 +204,3 @@ def temporary_policy(
 def seed_of(*key: object) -> int:
     """A 63-bit seed from a key such as (seed, iteration, item, candidate), never from the clock."""
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
-
-
-def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """The token ids of each of some texts that nobody has checked: the name of a special token is
-    plain text, and half of a surrogate pair is U+FFFD.
-
-    A tokenizer's start token stands before a text, but nothing behind it, also where the tokenizer
-    was saved with `add_eos_token`: no model goes on after an end token.
-    """
-    if not texts:
-        return []
-    valid = [t.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for t in texts]
-    *rows, whole = tokenizer([*valid, "a"], split_special_tokens=True)["input_ids"]
-    bare = tokenizer("a", split_special_tokens=True, add_special_tokens=False)["input_ids"]
-    ends = range(len(whole), len(bare) - 1, -1)
-    behind = next((len(whole) - n for n in ends if whole[n - len(bare) : n] == bare), 0)
-    return [row[: len(row) - behind] for row in rows]
-
-
-@lru_cache
-def stop_criterion(
-    tokenizer: PreTrainedTokenizerBase, stops: tuple[str, ...]
-) -> StopStringCriteria:
-    """transformers' criterion for `stops`, which reads the whole vocabulary to make itself."""
-    return StopStringCriteria(tokenizer, list(stops))

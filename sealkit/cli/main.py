@@ -20,15 +20,17 @@ import torch
 from ..continual.stream import draw_streams, study
 from ..estimate import can_read, estimate_run
 from ..evaluation import compare_arms
-from ..loading import load_quantized, quantization, weight_bytes
+from ..loading import load_quantized, weight_bytes
 from ..models.choice import environment, model_name
+from ..models.text import encode
+from ..models.unpacking import quantization
 from ..outer_loop import Iteration, format_log, seal
-from ..policy import Policy, Weights, attach_policy, encode
+from ..policy import Policy, Weights, attach_policy
 from ..runs.cache import Cache
 from ..runs.files import RunError, os_errors_as_run_error, write_json, write_text
 from ..runs.identity import open_run_cache
 from ..runs.processes import broadcast, distributed_state
-from ..tasks import knowledge, puzzles
+from ..tasks import Domain, knowledge, puzzles
 from ..tasks.few_shot import compare_recipes
 from ..tasks.passages import load_passages, source_for
 from .page import command_of, draw_record, format_results, format_rows, wrap, write_page
@@ -181,15 +183,35 @@ def load_inputs(args: argparse.Namespace, log: Log) -> tuple[Policy, list[Any], 
         if len(loaded) < most:
             log(f"(--{option} {most}: there are {len(loaded)}, all are taken.)")
     config = task.config_for(tokenizer)
+    if task is puzzles:
+        config = puzzles.with_room(config, tokenizer, [*train, *test])
+    policy = Policy(attach_policy(model, config, args.seed), tokenizer, config)
+    log_limits(policy, task, [*train, *test], log)
+    return policy, train, test
+
+
+def log_limits(policy: Policy, task: Domain[Any], items: Sequence[Any], log: Log) -> None:
+    """Log how many items have more tokens than are trained on, or than an answer may have."""
+
+    def count(text: str) -> int:
+        return len(encode(policy.tokenizer, [text])[0])
+
+    config = policy.config
+    most = config.max_tokens // (2 if task is knowledge else 1)
+    lengths = [sum(map(count, task.lesson(i, "", config).part(0).texts)) for i in items]
+    if long := sum(length > most for length in lengths):
+        log(
+            f"{long} of {len(items)} {task.NOUN}s have more than {most} tokens: they are cut where "
+            f"what is trained on has more than {config.max_tokens}, as the rows will count."
+        )
     if task is knowledge:
-        texts = [knowledge.training_sequences("", item)[0] for item in (*train, *test)]
-        half = config.max_tokens // 2
-        if long := sum(len(encode(tokenizer, text)["input_ids"]) > half for text in texts):
+        shortest = [min(count(f" {a}") for a in q.answers) for i in items for q in i.questions]
+        if long := sum(length > config.answer_tokens for length in shortest):
             log(
-                f"{long} of {len(texts)} passages have more than {half} tokens: they are cut where "
-                f"passage and self-edit together have more than {config.max_tokens}."
+                f"{long} of {len(shortest)} questions have answers longer than the "
+                f"{config.answer_tokens} tokens that are written (`answer_tokens`): they can "
+                "hardly be answered right."
             )
-    return Policy(attach_policy(model, config, args.seed), tokenizer, config), train, test
 
 
 class Log:

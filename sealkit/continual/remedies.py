@@ -22,7 +22,8 @@ from torch import Tensor
 
 from ..inner_loop import Lesson, collate, row_losses
 from ..lora import Adapters, fork, side_by_side
-from ..policy import encode, seed_of
+from ..models.text import encode
+from ..policy import seed_of
 from .adapters import concat_ranks, init_adapters, interpolate_adapters
 
 if TYPE_CHECKING:

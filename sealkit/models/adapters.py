@@ -1,7 +1,8 @@
-"""Which PEFT adapters a trial can fork: one plain LoRA, told by its configuration and its layers."""
+"""Which PEFT adapters a trial can fork: one plain LoRA, told by its configuration and layers."""
 
 from collections.abc import Mapping
 from dataclasses import fields
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, PeftType
@@ -37,7 +38,9 @@ def check_adapter(model: nn.Module) -> None:
     Traceback (most recent call last):
     ValueError: A trial can't fork this policy, whose adapter is of the kind IA3: train a LoRA...
     """
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)}
+    layers: dict[str, Any] = {
+        n: m for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)
+    }
     if not isinstance(model, PeftModel):
         if layers:
             raise refusal("lies in a model that is no PeftModel", "attach it with PeftModel")

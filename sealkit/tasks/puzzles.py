@@ -9,7 +9,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Annotated, Literal, TypeVar, get_args
@@ -19,6 +19,7 @@ from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
 from ..inner_loop import Lesson
+from ..models.text import encode
 from ..policy import Config, seed_of
 from .arc import COLOURS, Puzzle, load_puzzles  # noqa: F401  (also reached as puzzles.load_puzzles)
 
@@ -134,6 +135,23 @@ def config_for(tokenizer: PreTrainedTokenizerBase) -> Config:
     return {"puzzles": BUNDLED_CONFIG}.get(tokenizer.init_kwargs.get("prompts"), GENERAL_CONFIG)
 
 
+def with_room(
+    config: Config, tokenizer: PreTrainedTokenizerBase, items: Sequence[Puzzle]
+) -> Config:
+    """The config with `answer_tokens` for the longest output of some puzzles.
+
+    >>> import sealkit
+    >>> grid = ((1, 2, 3),) * 3
+    >>> nine = Puzzle("nine cells", ((grid, grid),), ((grid, grid),))
+    >>> tokenizer = sealkit.load_quantized("puzzles")[1]
+    >>> BUNDLED_CONFIG.answer_tokens, with_room(BUNDLED_CONFIG, tokenizer, [nine]).answer_tokens
+    (8, 13)
+    """
+    outputs = [f" {line(y)}\n" for puzzle in items for _, y in puzzle.tests if y]
+    longest = max(map(len, encode(tokenizer, outputs)), default=0) + 1  # the end token
+    return replace(config, answer_tokens=max(config.answer_tokens, longest))
+
+
 def line(grid: Grid) -> str:
     """A grid as text, its rows parted by slashes.
 
@@ -165,8 +183,15 @@ def exam(puzzle: Puzzle) -> Sequence[GridPair]:
 
 
 def questions(puzzle: Puzzle, config: Config, in_context: bool = False) -> list[str]:
-    """The prompts of the test grids, list[str]; with several views, those of a grid in a row."""
+    """The prompts of the test grids, list[str]; with several views, those of a grid in a row.
+    Raises ValueError if the config leaves answers fewer tokens than a grid has cells."""
     prompts, texts = config.prompts, []
+    cells = max((sum(map(len, y)) for _, y in puzzle.tests if y), default=0)
+    if cells > config.answer_tokens:
+        raise ValueError(
+            f"The puzzle {puzzle.title!r} has an output of {cells} cells, and answers end after "
+            f"{config.answer_tokens} tokens: take the config that `puzzles.with_room` returns."
+        )
     for (x, _), number in product(puzzle.tests, range(prompts.views)):
         see, before = view(number)[0], ""
         if in_context or prompts.in_view:
