@@ -147,8 +147,9 @@ def with_room(
     >>> BUNDLED_CONFIG.answer_tokens, with_room(BUNDLED_CONFIG, tokenizer, [nine]).answer_tokens
     (8, 13)
     """
-    outputs = [f" {line(y)}\n" for puzzle in items for _, y in puzzle.tests if y]
-    longest = max(map(len, encode(tokenizer, outputs)), default=0) + 1  # the end token
+    outputs = [f"-> {line(y)}\n" for puzzle in items for _, y in puzzle.tests if y]
+    start, *rows = encode(tokenizer, ["->", *outputs])
+    longest = max(map(len, rows), default=0) - len(start)
     return replace(config, answer_tokens=max(config.answer_tokens, longest))
 
 
