@@ -184,7 +184,12 @@ def load_inputs(args: argparse.Namespace, log: Log) -> tuple[Policy, list[Any], 
             log(f"(--{option} {most}: there are {len(loaded)}, all are taken.)")
     config = task.config_for(tokenizer)
     if task is puzzles:
-        config = puzzles.with_room(config, tokenizer, [*train, *test])
+        expected, config = config.answer_tokens, puzzles.with_room(config, tokenizer, train + test)
+        if config.answer_tokens > expected:
+            log(
+                f"The longest output takes {config.answer_tokens} tokens, and answers may now be "
+                f"that long: a model that has only written {expected} will hardly solve such grids."
+            )
     policy = Policy(attach_policy(model, config, args.seed), tokenizer, config)
     log_limits(policy, task, [*train, *test], log)
     return policy, train, test
