@@ -484,4 +484,4 @@ def test_the_command_gives_answers_that_room(tmp_path):
     said = f"The longest output takes {policy.config.answer_tokens} tokens, and answers may"
     assert said in "\n".join(log.messages)
     assert policy.config.answer_tokens > BUNDLED_CONFIG.answer_tokens == 8
-    assert all(puzzles.questions(puzzle, policy.config) for puzzle in (*train, *test))
+    assert all(puzzles.lesson(puzzle, "", policy.config).texts for puzzle in (*train, *test))

@@ -184,15 +184,8 @@ def exam(puzzle: Puzzle) -> Sequence[GridPair]:
 
 
 def questions(puzzle: Puzzle, config: Config, in_context: bool = False) -> list[str]:
-    """The prompts of the test grids, list[str]; with several views, those of a grid in a row.
-    Raises ValueError if the config leaves answers fewer tokens than a grid has cells."""
+    """The prompts of the test grids, list[str]; with several views, those of a grid in a row."""
     prompts, texts = config.prompts, []
-    cells = max((sum(map(len, y)) for _, y in puzzle.tests if y), default=0)
-    if cells > config.answer_tokens:
-        raise ValueError(
-            f"The puzzle {puzzle.title!r} has an output of {cells} cells, and answers end after "
-            f"{config.answer_tokens} tokens: take the config that `puzzles.with_room` returns."
-        )
     for (x, _), number in product(puzzle.tests, range(prompts.views)):
         see, before = view(number)[0], ""
         if in_context or prompts.in_view:
@@ -284,8 +277,15 @@ def style(puzzle: Puzzle | None, edit: str) -> str:
 def lesson(puzzle: Puzzle, edit: str, config: Config) -> Lesson:
     """What the inner loop trains on, and how fast; one with a reason for an invalid self-edit.
 
-    Without a self-edit (""): the demonstrations as they are, at the recipe's own pace.
+    Without a self-edit (""): the demonstrations as they are, at the recipe's own pace. Raises
+    ValueError if answers may have fewer tokens than an output has cells: no trial could earn 1.
     """
+    cells = max((sum(map(len, y)) for _, y in puzzle.tests if y), default=0)
+    if cells > config.answer_tokens:
+        raise ValueError(
+            f"The puzzle {puzzle.title!r} has an output of {cells} cells, and answers end after "
+            f"{config.answer_tokens} tokens: take the config that `puzzles.with_room` returns."
+        )
     plain = recipe_text(learning_rate=config.learning_rate, steps=config.steps)
     try:
         return lesson_of(puzzle, read_recipe(edit or plain), config.prompts)
