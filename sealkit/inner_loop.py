@@ -15,13 +15,14 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from .checks import check_length
 from .lora import Adapters, fork, select_adapters, side_by_side
+from .models.text import encode
 from .models.unpacking import unpacked
-from .policy import Policy, encode
+from .policy import Policy
 from .runs.cache import Cache, Key, compute_missing
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Trial:
     """One self-edit's way through the inner loop.
 
     losses: mean per token at each step, in nats. tokens: trained on at the first step. reason: why
-    there was no exam, and so no reward.
+    there was no exam, and so no reward. cut: tokens left out at the first step, see `max_tokens`.
 
     >>> Trial("It burns.", reward=0.5, answers=["yes", "no"], losses=[2.0, 1.0], tokens=4).reward
     0.5
@@ -75,6 +76,7 @@ class Trial:
     losses: list[float]
     tokens: int
     reason: str = ""
+    cut: int = 0
 
 
 def run_trial_batch(
@@ -102,15 +104,16 @@ def run_trial_batch(
 
     # 4. grade: r(SE, τ, θ')
     trials = []
-    for (item, edit), given, curve, count in zip(pairs, answers, losses, tokens):
+    for (item, edit), lesson, given, curve, count in zip(pairs, lessons, answers, losses, tokens):
+        cut = sum(map(len, tokenize(policy, lesson.part(0).texts))) - count
         finite = list(takewhile(isfinite, curve))
+        reward, reason = 0.0, ""
         if len(finite) == len(curve):
             reward = task.reward(item, given, policy.config)
-            trials.append(Trial(edit, reward, given, curve, count))
         else:
-            step = f"training diverged at step {len(finite) + 1}"
+            given, step = [""] * len(given), f"training diverged at step {len(finite) + 1}"
             reason = f"{step}: its loss or gradient was not finite"
-            trials.append(Trial(edit, 0.0, [""] * len(given), finite, count, reason))
+        trials.append(Trial(edit, reward, given, finite, count, reason, cut))
     return trials
 
 
@@ -253,17 +256,25 @@ def optimizer_step(
 def checkpointed(policy: Policy) -> Iterator[None]:
     """Within this context, if the config says so, backward passes recompute each layer.
 
-    transformers does that in training mode alone; `load_quantized` has set all dropout to zero.
+    transformers does that in training mode alone, in which a LoRA's dropout stays off too, as
+    `load_quantized` has set the model's own to zero: the same seed gives the same bits.
     """
+    policy.model.eval()
     if policy.config.checkpointing:
         policy.model.gradient_checkpointing_enable({"use_reentrant": False})
-        policy.model.train()
+        for module in policy.model.modules():
+            module.training = not isinstance(module, nn.Dropout)
     try:
         yield
     finally:
         if policy.config.checkpointing:
             policy.model.gradient_checkpointing_disable()
             policy.model.eval()
+
+
+def tokenize(policy: Policy, texts: Sequence[str]) -> list[list[int]]:
+    """The token ids of each text with its end token."""
+    return [[*ids, policy.tokenizer.eos_token_id] for ids in encode(policy.tokenizer, texts)]
 
 
 def pack(policy: Policy, texts: Sequence[str]) -> PackedTexts:
@@ -273,11 +284,7 @@ def pack(policy: Policy, texts: Sequence[str]) -> PackedTexts:
     are more than `config.max_tokens`, the longest texts are cut: a long passage leaves room for its
     self-edit.
     """
-    rows = [
-        [*encode(policy.tokenizer, text)["input_ids"], policy.tokenizer.eos_token_id]
-        for text in texts
-    ]
-    most = policy.config.max_tokens
+    rows, most = tokenize(policy, texts), policy.config.max_tokens
     kept = share_tokens([len(row) for row in rows], most)
     ids = [token for row, n in zip(rows, kept) for token in row[:n]]
     return ids[:most], [place for n in kept for place in range(n)][:most]
@@ -299,10 +306,8 @@ def share_tokens(lengths: Sequence[int], most: int) -> list[int]:
 
 def prompt_mask(policy: Policy, lesson: Lesson) -> Tensor:
     """Which tokens of a packed lesson belong to the starts of its texts, (length,) bool."""
-    ids, starts = (
-        [encode(policy.tokenizer, text)["input_ids"] for text in texts]
-        for texts in (lesson.texts if lesson.starts else (), lesson.starts)
-    )
+    texts = lesson.texts if lesson.starts else ()
+    ids, starts = (encode(policy.tokenizer, each) for each in (texts, lesson.starts))
     most = policy.config.max_tokens
     kept = share_tokens([len(row) + 1 for row in ids], most)
     marks = [place < len(start) for n, start in zip(kept, starts) for place in range(n)]

@@ -25,7 +25,7 @@ from .models.convert import (
     quantize_remaining,
     set_pad_token,
 )
-from .models.errors import UnsupportedModelError, explain_loading_error
+from .models.errors import UnsupportedModelError, check_keys, explain_loading_error
 from .models.unpacking import set_compute_dtype
 
 
@@ -40,8 +40,9 @@ def load_quantized(
     device: a torch device, for example "cuda". None: the CPU for the two bundled models, for any
         other a CUDA GPU where there is one.
     Every linear layer of the decoder becomes bitsandbytes' `Linear4bit`, frozen; the rest stays as
-    it is. Compute is fp32 on a CPU, a bundled model's 4-bit products in bf16 if the CPU has that,
-    bf16 on GPUs that have it, else fp16. Dropout is off, and so are a model's own decoding rules.
+    it is. (A checkpoint saved in 4 bits keeps its own kind: see `models.unpacking.quantization`.)
+    Compute is fp32 on a CPU, a bundled model's 4-bit products in bf16 if the CPU has that, bf16 on
+    GPUs that have it, else fp16. Dropout is off, and so are a model's own decoding rules.
     Returns (model, tokenizer), in eval mode. Raises ValueError for a model that there is not, or
     that can't do what the loops need (see `checks`), RuntimeError for what the machine lacks.
 
@@ -113,7 +114,10 @@ def load_pretrained(
         )
         plan |= {"quantization_config": nf4, "use_safetensors": True}
     tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-    return AutoModelForCausalLM.from_pretrained(folder, **options, **plan), tokenizer
+    plan |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # which we refuse
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options, **plan)
+    check_keys(loaded[1])
+    return loaded[0], tokenizer
 
 
 def weight_bytes(model: torch.nn.Module) -> tuple[int, int]:

@@ -14,6 +14,8 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .models.adapters import check_adapter
+
 Adapters = dict[str, tuple[Tensor, Tensor]]  # by layer: A (k, r, in) and B (k, out, r)
 
 
@@ -28,7 +30,8 @@ def lora_layers(model: nn.Module) -> dict[str, LoraLayer]:
 
 def fork(model: PeftModel, k: int) -> Adapters:
     """k copies of the policy's LoRA: {layer name: (A (k, r, in), B (k, out, r))}, fp32 leaves that
-    require gradients."""
+    require gradients. Raises ValueError for an adapter that is no plain LoRA."""
+    check_adapter(model)
 
     def copies(matrices: nn.ModuleDict) -> Tensor:
         weight = matrices[str(model.active_adapter)].weight

@@ -24,8 +24,9 @@ from .inner_loop import (
     row_losses,
     run_trials,
 )
+from .models.text import encode
 from .models.unpacking import unpacked
-from .policy import Policy, Weights, encode, seed_of
+from .policy import Policy, Weights, seed_of
 from .runs.cache import Cache, Key, compute_missing
 
 if TYPE_CHECKING:
@@ -152,7 +153,8 @@ def e_step(
     # 1. examine the policy as it is: A ~ LM_θ( · | τ)
     def examine(keys: list[Key]) -> list[float]:
         batch = [items[i] for *_, i in keys]
-        return list(map(task.reward, batch, answer_exams(policy, task, batch)))
+        answers = answer_exams(policy, task, batch)
+        return [task.reward(*pair, policy.config) for pair in zip(batch, answers)]
 
     keys: list[Key] = [("before", t, i) for i in n]
     baseline = compute_missing(cache, keys, examine, width, f"{title}exams")
@@ -260,8 +262,7 @@ def partial_loss(
 
 def sft_example(policy: Policy, prompt: str, edit: str) -> tuple[Tensor, Tensor]:
     """(ids, labels) of prompt and self-edit for SFT, each (length,); the prompt's are -100."""
-    tokens = encode(policy.tokenizer, f"{prompt} {edit}")["input_ids"]
-    prefix = encode(policy.tokenizer, prompt)["input_ids"]
+    tokens, prefix = encode(policy.tokenizer, [f"{prompt} {edit}", prompt])
     shared = [a == b for a, b in zip(prefix, tokens)]  # a tokenizer may merge across the seam
     ids = torch.tensor([*tokens, policy.tokenizer.eos_token_id])
     labels = ids.clone()
@@ -281,6 +282,7 @@ def format_log(iteration: Iteration, item: str = "passage") -> str:
         for j, trial in enumerate(trials):
             line = f"    QLoRA SFT on self-edit {j + 1} {excerpt(trial.self_edit)}: "
             line += trial.reason or f"loss {trial.losses[0]:.2f} → {trial.losses[-1]:.2f}"
+            line += f", {trial.cut} tokens cut" if trial.cut else ""
             kept = " (kept)" if (i, j) in iteration.kept else ""
             lines.append(f"{line}, reward {trial.reward:.0%}{kept}")
     item_only = sum(iteration.item_only_rewards) / count

@@ -6,24 +6,24 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import peft
 import torch
 from peft import LoraConfig, PeftModel
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
-    BatchEncoding,
     LogitsProcessor,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    StopStringCriteria,
     TemperatureLogitsWarper,
 )
 
 from .checks import check_length
+from .models.adapters import check_adapter, check_same_tensors
 from .models.sampling import SeededSampling, TopP
+from .models.text import encode, stop_criterion
 from .models.unpacking import unpacked
 from .selection import keep_best_above_baseline
 
@@ -71,7 +71,8 @@ class Config:
 
 @dataclass(frozen=True)
 class Policy:
-    """The policy θ. model: from `attach_policy`; only its LoRA ever changes.
+    """The policy θ. model: from `attach_policy`; only its LoRA ever changes. Raises ValueError for
+    an adapter that is no plain LoRA, see `check_adapter`.
 
     >>> import sealkit
     >>> model, tokenizer = sealkit.load_quantized("bundled")
@@ -84,6 +85,9 @@ class Policy:
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
     config: Config
+
+    def __post_init__(self) -> None:
+        check_adapter(self.model)
 
     @torch.no_grad()
     def write(
@@ -105,8 +109,9 @@ class Policy:
         if seeds is not None:
             processors = [TemperatureLogitsWarper(float(temperature)), SeededSampling(seeds)]
             processors[1:1] = [TopP(top_p)] if top_p < 1 else []
-        batch = encode(tokenizer, prompts, return_tensors="pt", padding=True, padding_side="left")
-        ids, mask = (batch[name].to(model.device) for name in ("input_ids", "attention_mask"))
+        rows = [torch.tensor(row, device=model.device) for row in encode(tokenizer, prompts)]
+        ids = pad_sequence(rows, True, tokenizer.pad_token_id, "left")
+        mask = pad_sequence([torch.ones_like(row) for row in rows], True, 0, "left")
         start = ids.shape[1]
         check_length(model, start + max_new_tokens)
         with unpacked(model):
@@ -132,7 +137,9 @@ class Policy:
         return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
     def load(self, weights: Weights) -> None:
-        """Put LoRA tensors, as `weights` returns them, into the policy."""
+        """Put LoRA tensors, as `weights` returns them, into the policy. Raises ValueError for
+        others, or not finite ones."""
+        check_same_tensors(weights, self.weights())
         peft.set_peft_model_state_dict(self.model, weights, self.model.active_adapter)
 
 
@@ -141,13 +148,14 @@ def attach_policy(model: Model, config: Config | None = None, seed: int = 0) -> 
 
     config: shapes the LoRA and stays with the model as `seal_config`, by which the public functions
     then go; None for the LoRA of `Config()` and, later, the configuration that goes with the model.
-    torch's random state stays as it was.
+    torch's random state stays as it was. Raises ValueError for an adapter that is no plain LoRA.
 
     >>> import sealkit
     >>> model, tokenizer = sealkit.load_quantized("bundled")
     >>> sealkit.attach_policy(model, sealkit.Config(rank=4)).peft_config["default"].r
     4
     """
+    check_adapter(model)
     if isinstance(model, PeftModel):
         return model
     shape, devices = config or Config(), [model.device] if model.device.type == "cuda" else []
@@ -197,24 +205,3 @@ def temporary_policy(
 def seed_of(*key: object) -> int:
     """A 63-bit seed from a key such as (seed, iteration, item, candidate), never from the clock."""
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
-
-
-def encode(
-    tokenizer: PreTrainedTokenizerBase, texts: str | Sequence[str], **options: Any
-) -> BatchEncoding:
-    """`tokenizer(texts)` for texts that nobody has checked: the name of a special token is plain
-    text, and half of a surrogate pair is U+FFFD."""
-
-    def valid_unicode(text: str) -> str:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-    texts = valid_unicode(texts) if isinstance(texts, str) else list(map(valid_unicode, texts))
-    return tokenizer(texts, split_special_tokens=True, **options)
-
-
-@lru_cache
-def stop_criterion(
-    tokenizer: PreTrainedTokenizerBase, stops: tuple[str, ...]
-) -> StopStringCriteria:
-    """transformers' criterion for `stops`, which reads the whole vocabulary to make itself."""
-    return StopStringCriteria(tokenizer, list(stops))

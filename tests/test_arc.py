@@ -144,3 +144,24 @@ def test_the_name_of_a_task_can_be_printed(tmp_path, name):
         load_puzzles(written(tmp_path / "p.json", {name: TASK}))
     with pytest.raises(ValueError, match=r"task 'y{59}: the output of a test is missing\.$"):
         load_puzzles(written(tmp_path / "p.json", {"y" * 999: TASK | {"test": [{"input": [[1]]}]}}))
+
+
+def test_pairs_that_become_no_part_of_a_puzzle_are_counted(tmp_path, caplog):
+    """re-arc's lists of a thousand pairs, and pairs under keys that ARC does not have."""
+    pair = {"input": [[1, 2]], "output": [[2, 1]]}
+    task = {"train": [pair] * 2, "test": [pair]}
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for colour, (name, pairs) in enumerate({"a": 10, "b": 4, "c": 2}.items()):
+        pairs = [{"input": [[n, colour]], "output": [[colour, n]]} for n in range(pairs)]
+        (folder / f"{name}.json").write_text(json.dumps(pairs))
+    assert [len(puzzle.demonstrations) for puzzle in load_puzzles(folder)] == [3, 3, 1]
+    assert "'many': left out 6 pairs: of a list of pairs the first 3 are" in caplog.text
+    caplog.clear()
+    (tmp_path / "golf.json").write_text(json.dumps(task | {"arc-gen": [pair] * 5, "tags": ["x"]}))
+    assert len(load_puzzles(tmp_path / "golf.json")) == 1
+    assert "left out 5 pairs" in caplog.text
+    caplog.clear()
+    (tmp_path / "plain.json").write_text(json.dumps({"one": task}))
+    load_puzzles(tmp_path / "plain.json")
+    assert not caplog.text

@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save
 
 import sealkit
 from sealkit.cli.main import main
@@ -381,6 +382,31 @@ def test_what_a_stream_taught_outlives_the_process(tmp_path, monkeypatch, capsys
     assert knowledge.reward(stream[0], adapted) == pytest.approx(rewards[0], abs=0.17)
     assert rewards == pytest.approx(rows[0]["accuracy"][-1], abs=0.17)
     assert np.mean(rewards) > np.mean(rows[0]["accuracy"][0]) + 0.2
+    check_damaged_memories(tmp_path / "r", capsys)
+
+
+def check_damaged_memories(run, capsys):
+    """Whatever happened to `memory/`, `ask` and `show` say so in one sentence and adapt nothing."""
+    path = run / "memory" / "adapter_model.safetensors"
+    whole, tensors = path.read_bytes(), load_file(path)
+    assert path.stat().st_mode == (run / "journal.jsonl").stat().st_mode
+    renamed = {k.replace("base_model.model.", "base_model."): t for k, t in tensors.items()}
+    nan = {name: tensor * np.nan for name, tensor in tensors.items()}
+    for damage in (whole[:50000], save(renamed), save(nan), b"", None):
+        path.unlink()
+        if damage is not None:
+            path.write_bytes(damage)
+        for command in ("ask", "show"):
+            assert main([command, str(run)]) == 2
+            error = capsys.readouterr().err
+            assert f"{path}: " in error and "Put back a copy" in error and error.count("\n") == 1
+        path.write_bytes(whole)
+    journal, kept = run / "journal.jsonl", (run / "journal.jsonl").read_bytes()
+    journal.write_bytes(b"".join(x for x in kept.splitlines(True) if b'["memory"]' not in x))
+    assert main(["ask", str(run)]) == 2
+    assert "holds no memory/ with a checksum: give the command" in capsys.readouterr().err
+    journal.write_bytes(kept)
+    assert not main(["show", str(run)])
 
 
 # --- The reward that remembers

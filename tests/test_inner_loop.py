@@ -409,3 +409,13 @@ def test_starts_of_texts_that_are_cut_stay_without_a_loss(policy):
     starts = [token for start in lesson.starts for token in policy.tokenizer(start)["input_ids"]]
     assert len(mask) == len(ids) == policy.config.max_tokens
     assert [token for token, masked in zip(ids, mask) if masked] == starts
+
+
+def test_a_trial_counts_the_tokens_that_were_cut(policy, validation):
+    passage = replace(validation[0], text=" ".join(SEQUENCES * 40))
+    pairs = [(passage, edit) for edit in ("", SEQUENCES[1])] + [(validation[0], "")]
+    long, with_edit, short = run_trials(policy, knowledge, pairs)
+    texts = knowledge.lesson(passage, "", policy.config).texts
+    tokens = len(policy.tokenizer(texts[0])["input_ids"]) + 1
+    assert long.tokens == policy.config.max_tokens and long.cut == tokens - long.tokens > 0
+    assert with_edit.cut > long.cut and short.cut == 0

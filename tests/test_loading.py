@@ -14,9 +14,12 @@ from families import save, tokenizer_like
 from huggingface_hub import HfApi
 from huggingface_hub import constants as hub_constants
 from huggingface_hub import errors as hub_errors
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 import sealkit
 from sealkit import loading
+from sealkit.cli.main import Log, load_inputs, parse_arguments
 from sealkit.inner_loop import collate, pack, row_losses
 from sealkit.loading import weight_bytes
 from sealkit.lora import lora_layers
@@ -475,3 +478,74 @@ def test_dropout_and_leaks_are_found_by_what_a_model_does(family, needed, tmp_pa
             patch.setattr(place, name, lambda model: None)
             with pytest.raises(ValueError, match="keep texts apart") if needed else nullcontext():
                 sealkit.load_quantized(folder)
+
+
+# --- Checkpoints whose weights are not the model's
+
+
+def rewritten(folder, change):
+    """The checkpoint with its tensors, {name: tensor}, changed in place."""
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+    return folder
+
+
+WEIGHTS = {
+    "no head": (lambda t: t.pop("lm_head.weight"), r"lacks 1 of the weights \(lm_head.weight\)"),
+    "of torch.compile": (
+        lambda t: [t.update({f"_orig_mod.{name}": t.pop(name)}) for name in list(t)],
+        r"lacks 21 of the weights \(lm_head.weight, model.embed_tokens.weight, .*, \.\.\.\)",
+    ),
+    "a bias besides": (
+        lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": torch.zeros(128)}),
+        r"has, unlike its config.json, 1 of the weights \(model.layers.0.self_attn.q_proj.bias\)",
+    ),
+    "other shapes": (
+        lambda t: t.update({"lm_head.weight": torch.zeros(8, 128)}),
+        r"has in other shapes than its config.json 1 of the weights \(lm_head.weight\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_a_checkpoint_with_other_weights_than_its_model_is_refused(kind, tmp_path):
+    """transformers would draw at random what is missing, and leave out the rest, with a warning."""
+    change, message = WEIGHTS[kind]
+    folder = save("mistral", tmp_path)
+    sealkit.load_quantized(folder)
+    with pytest.raises(ValueError, match=f"{message}: take the checkpoint") as raised:
+        sealkit.load_quantized(rewritten(folder, change))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_head_that_is_tied_to_the_embeddings_is_not_missing(tmp_path):
+    folder = save("llama", tmp_path, tie_word_embeddings=True)
+    assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+    model, _ = sealkit.load_quantized(folder)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        ({}, "FP4, single quantization"),
+        ({"bnb_4bit_quant_type": "nf4"}, "NF4, single quantization"),
+        (
+            {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
+            "NF4, double quantization",
+        ),
+    ],
+)
+def test_a_checkpoint_saved_in_4_bits_is_announced_as_what_it_is(settings, said, tmp_path):
+    """bitsandbytes' default is FP4 without double quantization."""
+    folder, log = save("mistral", tmp_path / "plain"), Log(verbose=False)
+    four = BitsAndBytesConfig(load_in_4bit=True, **settings)
+    place = {"quantization_config": four, "device_map": {"": "cpu"}}
+    AutoModelForCausalLM.from_pretrained(folder, **place).save_pretrained(tmp_path / "four")
+    for path in folder.glob("token*"):
+        shutil.copy(path, tmp_path / "four")
+    words = ["--model", str(tmp_path / "four"), "--data", "bundled", "--passages", "1"]
+    load_inputs(parse_arguments([*words, "--held-out", "1"]), log)
+    assert f"In 4 bits ({said}): " in "\n".join(log.messages)

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import IA3Config, LoHaConfig, LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 
 import sealkit
 from sealkit.continual.adapters import adapter_state_dict
 from sealkit.inner_loop import ask, sft
 from sealkit.lora import fork, lora_layers, select_adapters, side_by_side
+from sealkit.models.unpacking import set_compute_dtype
 from sealkit.tasks.knowledge import lesson, questions
 
 TEXT = "Bramwick works as a baker."
@@ -93,3 +94,100 @@ def test_trained_adapters_load_as_stock_peft(policy, validation, tmp_path):
         assert sealkit.answer_questions(stock, tokenizer, passage) == expected[i]
     assert not any(parameter.grad is not None for parameter in policy.model.parameters())
     assert expected[0] != expected[2]
+
+
+# --- Policies that others trained: a fork is the policy, or the policy is refused
+
+K = {"task_type": "CAUSAL_LM", "r": 8, "lora_alpha": 16}
+EVERYWHERE = K | {"target_modules": "all-linear"}
+FORKED = {
+    "plain": LoraConfig(**EVERYWHERE),
+    "rank-stabilized": LoraConfig(**EVERYWHERE, use_rslora=True),
+    "ranks and alphas by layer": LoraConfig(
+        **EVERYWHERE, rank_pattern={"q_proj": 4, "up_proj": 16}, alpha_pattern={"v_proj": 64}
+    ),
+    "some layers": LoraConfig(**K, target_modules=["q_proj"], layers_to_transform=[1, 3]),
+    "the head too": LoraConfig(**K, target_modules=["q_proj", "lm_head"]),
+    "gaussian, with a dropout": LoraConfig(
+        **EVERYWHERE, init_lora_weights="gaussian", lora_dropout=0.1, exclude_modules=["v_proj"]
+    ),
+}
+REFUSED = {
+    "use_dora=True": LoraConfig(**EVERYWHERE, use_dora=True),
+    "modules_to_save=": LoraConfig(**EVERYWHERE, modules_to_save=["lm_head"]),
+    "lora_bias=True": LoraConfig(**EVERYWHERE, lora_bias=True),
+    "bias=all": LoraConfig(**EVERYWHERE, bias="all"),
+    "trainable_token_indices=": LoraConfig(**EVERYWHERE, trainable_token_indices=[5, 6]),
+    "alora_invocation_tokens=": LoraConfig(**EVERYWHERE, alora_invocation_tokens=[5]),
+    "layer_replication=": LoraConfig(**EVERYWHERE, layer_replication=[[0, 2], [0, 4]]),
+    "target_parameters=": LoraConfig(**K, target_modules=[], target_parameters=["lm_head.weight"]),
+    r"embed_tokens \(Embedding\)": LoraConfig(**K, target_modules=["q_proj", "embed_tokens"]),
+    "kind PROMPT_TUNING": PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+    "kind IA3": IA3Config(task_type="CAUSAL_LM"),
+    "kind LOHA": LoHaConfig(task_type="CAUSAL_LM", target_modules=["lm_head"]),
+}
+
+
+def trained(model, config):
+    """A policy of that kind whose own tensors are random."""
+    policy, generator = get_peft_model(model, config).eval(), torch.Generator().manual_seed(1)
+    for tensor in policy.parameters():
+        if tensor.requires_grad:
+            tensor.data += 0.02 * torch.randn(tensor.shape, generator=generator)
+    return policy
+
+
+@pytest.mark.parametrize("kind", FORKED)
+def test_a_fork_of_a_stock_lora_is_that_lora(model_and_tokenizer, kind):
+    model, tokenizer = model_and_tokenizer
+    set_compute_dtype(model, torch.float32)
+    ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        plain = model(ids).logits
+        policy = trained(model, FORKED[kind])
+        expected = policy(ids).logits
+        with side_by_side(policy, fork(policy, 2)):
+            forked = policy(ids.repeat(2, 1)).logits
+    assert torch.dist(plain, expected) > 1e-3 * plain.norm()
+    for row in forked:
+        assert torch.dist(row, expected[0]) < 1e-5 * expected.norm()
+    start = sealkit.Policy(policy, tokenizer, sealkit.config_for(tokenizer)).weights()
+    assert adapter_state_dict(fork(policy, 1), 0).keys() == start.keys()
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_an_adapter_that_no_fork_can_copy_is_refused_in_one_sentence(
+    model_and_tokenizer, validation, kind
+):
+    model, tokenizer = model_and_tokenizer
+    policy = get_peft_model(model, REFUSED[kind])
+    for refuse in (
+        lambda: fork(policy, 1),
+        lambda: sealkit.evaluate_self_edits(policy, tokenizer, validation[0], [""]),
+        lambda: sealkit.generate_self_edits(policy, tokenizer, validation[0]),
+        lambda: sealkit.run_seal(policy, tokenizer, validation[:1]),
+    ):
+        with pytest.raises(ValueError, match=f"can't fork this policy, .*{kind}") as raised:
+            refuse()
+        assert "\n" not in str(raised.value) and "merge this adapter" in str(raised.value)
+
+
+def test_an_adapter_that_is_not_as_it_should_be_is_refused(model_and_tokenizer):
+    model, _ = model_and_tokenizer
+    policy = get_peft_model(model, FORKED["plain"])
+    fork(policy, 1)
+    policy.add_adapter("other", FORKED["plain"])
+    policy.base_model.set_adapter(["default", "other"])
+    with pytest.raises(ValueError, match="one of several that are active: call set_adapter"):
+        fork(policy, 1)
+    policy.set_adapter("other")
+    fork(policy, 1)
+    weight = next(iter(lora_layers(policy).values())).lora_B["other"].weight
+    weight.data[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="q_proj.lora_B of an adapter is not finite"):
+        fork(policy, 1)
+    weight.data = torch.zeros_like(weight, dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="held in torch.bfloat16: load it with autocast"):
+        fork(policy, 1)
+    with pytest.raises(ValueError, match="lies in a model that is no PeftModel"):
+        sealkit.attach_policy(policy.get_base_model())

@@ -195,3 +195,18 @@ def test_passages_too_long_for_max_tokens_are_counted_before_the_run(tmp_path):
     log = Log(verbose=False)
     load_inputs(parse_arguments(["--data", str(tmp_path / "mine.json")]), log)
     assert "1 of 4 passages have more than 256 tokens" in "\n".join(log.messages)
+    assert "questions have answers" not in "\n".join(log.messages)
+
+
+def test_questions_whose_answers_are_too_long_to_write_are_counted_before_the_run(tmp_path):
+    long = "a flag with a lion and a crown on it " * 4
+    rows = [
+        {"title": f"{n}", "text": f"{n}: It flies.", "questions": [{"question": "What?"}]}
+        for n in range(4)
+    ]
+    for row, answers in zip(rows, [[long], [long, "a flag"], ["a flag"], [long + "too", long]]):
+        row["questions"][0]["answers"] = answers
+    (tmp_path / "mine.json").write_text(json.dumps(rows))
+    log = Log(verbose=False)
+    load_inputs(parse_arguments(["--data", str(tmp_path / "mine.json")]), log)
+    assert "2 of 4 questions have answers longer than the 16 tokens" in "\n".join(log.messages)

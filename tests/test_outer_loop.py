@@ -6,7 +6,7 @@ from itertools import islice
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 
 import sealkit
 from sealkit.inner_loop import run_trials
@@ -167,3 +167,20 @@ def test_m_step_is_not_moved_by_gradients_left_behind(policy, validation):
         if "lora_" in name:
             parameter.grad = torch.ones_like(parameter)
     assert m_step(three, prompted(validation[:1])) == first
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_a_policys_dropout_never_acts(model_and_tokenizer, validation, checkpointing):
+    """Neither under checkpointing, when layers are in training mode, nor as PEFT hands it over."""
+    model, tokenizer = model_and_tokenizer
+    lora = LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", lora_dropout=0.5)
+    config = replace(knowledge.config_for(tokenizer), checkpointing=checkpointing, epochs=2)
+    policy = sealkit.Policy(get_peft_model(model, lora), tokenizer, config)
+    start, examples = policy.weights(), [("The lamp:", "It burns."), ("The tower:", "It is high.")]
+    losses = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        policy.load(start)
+        policy.model.train()
+        losses.append(m_step(policy, examples))
+    assert losses[0] == losses[1] and losses[0][-1] < losses[0][0]

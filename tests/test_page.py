@@ -21,6 +21,7 @@ from sealkit.cli.record import BEFORE, Record, note_command, read_record
 from sealkit.cli.rows import format_header, format_row
 from sealkit.cli.talk import learned_passages, talk
 from sealkit.figures import PALETTE, describe, mean_interval, plot_rewards
+from sealkit.outer_loop import format_log
 from sealkit.tasks import knowledge, puzzles
 
 picture = runpy.run_path(str(Path(__file__).parents[1] / "notebooks" / "picture.py"))
@@ -303,3 +304,16 @@ def test_the_palette_can_be_told_apart_on_paper_and_on_a_screen():
     assert len(set(PALETTE)) == len(PALETTE)
     for color in PALETTE:
         assert 0.1 < lightness(color) < 0.55, color
+
+
+def test_a_row_counts_the_trials_that_were_cut():
+    (one,) = made_up(iterations=1).iterations
+    assert "\n" not in format_row(one)
+    (first, *others), *rest = one.trials
+    trials = ((replace(first, cut=300), *others), *rest)
+    row, below = format_row(replace(one, trials=trials)).split("\n")
+    count = sum(map(len, trials))
+    assert row == format_row(one) and len(below) <= 80
+    assert f"(1 of {count} trials cut at max_tokens, 300 tokens left out)" in below
+    told = format_log(replace(one, trials=trials))
+    assert told.count("300 tokens cut, reward") == 1 and "tokens cut" not in format_log(one)

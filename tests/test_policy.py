@@ -1,15 +1,22 @@
 """θ writes what its seeds say, alone or in a batch; its LoRA comes, goes and comes back whole."""
 
+import copy
+import json
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+from families import tokenizer_like
 from peft import LoraConfig, get_peft_model
+from tokenizers import processors
+from transformers import AutoTokenizer, LlamaTokenizer
 
 import sealkit
+from sealkit.inner_loop import pack
 from sealkit.lora import lora_layers
+from sealkit.models.text import encode
 from sealkit.policy import seed_of, temporary_policy
 from sealkit.selection import (
     keep_above_threshold,
@@ -229,3 +236,93 @@ def test_selection_on_the_papers_rewards(paper):
             kept[rule] += len(chosen)
             assert all(rewards[j] == max(rewards) for j in chosen)
     assert kept == {keep_best: 50, keep_best_above_baseline: 40}
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda w: {name.replace("model.model.", "model."): w[name] for name in w}, "112 differ"),
+        (lambda w: dict(list(w.items())[1:]), "1 differ, .*q_proj.lora_A.weight for one"),
+        (lambda w: {name: tensor[..., :4] for name, tensor in w.items()}, "56 differ"),
+        (lambda w: {name: tensor * torch.nan for name, tensor in w.items()}, "not finite: take"),
+    ],
+    ids=["renamed", "one lacks", "other ranks", "nan"],
+)
+def test_tensors_of_another_adapter_are_not_loaded_in_silence(policy, spoil, message):
+    start = policy.weights()
+    with pytest.raises(ValueError, match=message):
+        policy.load(spoil(start))
+    assert all(torch.equal(tensor, start[name]) for name, tensor in policy.weights().items())
+
+
+# --- End tokens that a tokenizer puts behind every text
+
+
+def with_template(family, template):
+    """A family's tokenizer, what it puts around a text changed."""
+    tokenizer = tokenizer_like(family)
+    names = {"eos": tokenizer.eos_token, "bos": tokenizer.bos_token}
+    special = [(name, tokenizer.convert_tokens_to_ids(name)) for name in names.values() if name]
+    template = processors.TemplateProcessing(
+        single=template.format(**names), special_tokens=special
+    )
+    tokenizer.backend_tokenizer.post_processor = processors.Sequence(
+        [processors.ByteLevel(trim_offsets=False), template]  # as Llama 3 has it
+    )
+    return tokenizer
+
+
+def llama_with(folder, **settings):
+    """A Llama tokenizer with such settings, as a checkpoint's folder has it."""
+    state = json.loads(tokenizer_like("mistral").backend_tokenizer.to_str())["model"]
+    merges = [tuple(pair) for pair in state["merges"]]
+    LlamaTokenizer(state["vocab"], merges, **settings).save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+TEMPLATES = [
+    ("llama", "{bos} $A {eos}", 1),
+    ("llama", "$A {eos}", 0),
+    ("mistral", "{bos} $A {eos} {eos}", 1),
+    ("mistral", "$A", 0),
+    ("qwen2", "$A {eos}", 0),
+]
+
+
+@pytest.mark.parametrize("family, template, before", TEMPLATES)
+def test_no_text_gets_an_end_token_from_its_tokenizer(family, template, before):
+    check_ends(with_template(family, template), before)
+
+
+@pytest.mark.parametrize("bos", [True, False])
+@pytest.mark.parametrize("eos", [True, False])
+def test_no_text_gets_one_by_add_eos_token(tmp_path, bos, eos):
+    tokenizer = llama_with(tmp_path, add_bos_token=bos, add_eos_token=eos)
+    assert (tokenizer("It rains.")["input_ids"][-1] == tokenizer.eos_token_id) == eos
+    check_ends(tokenizer, before=int(bos))
+
+
+def check_ends(tokenizer, before):
+    """Texts begin with `before` start tokens and have nothing behind them."""
+    texts = ["It rains.", "a", f"{tokenizer.eos_token} a", "It rains. It rains."]
+    for text, row in zip(texts, encode(tokenizer, texts), strict=True):
+        bare = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        assert row == [tokenizer.bos_token_id] * before + bare
+    assert encode(tokenizer, []) == []
+    whole = sealkit.Policy(torch.nn.Identity(), tokenizer, BUNDLED_CONFIG)
+    ids, _ = pack(whole, texts[:2])
+    assert ids.count(tokenizer.eos_token_id) == 2 and ids[-1] == tokenizer.eos_token_id
+
+
+def test_answers_are_the_same_with_a_tokenizer_that_ends_every_text(loaded, validation):
+    model, tokenizer = loaded
+    ending = copy.deepcopy(tokenizer)
+    bos, eos = ending.bos_token, ending.eos_token
+    ending.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A {eos}",
+        special_tokens=[(bos, ending.bos_token_id), (eos, ending.eos_token_id)],
+    )
+    assert ending("It rains.")["input_ids"] != tokenizer("It rains.")["input_ids"]
+    answers = sealkit.answer_questions(model, ending, validation[0], in_context=True)
+    assert answers == sealkit.answer_questions(model, tokenizer, validation[0], in_context=True)
+    assert all(answers)

@@ -14,8 +14,9 @@ import sealkit
 from sealkit import inner_loop
 from sealkit.bundled import pretrain_puzzles
 from sealkit.bundled import puzzles as world
-from sealkit.cli.main import main
+from sealkit.cli.main import Log, load_inputs, main, parse_arguments
 from sealkit.lora import fork
+from sealkit.models.text import encode
 from sealkit.tasks import few_shot, puzzles
 from sealkit.tasks.puzzles import BUNDLED_CONFIG, Puzzle, Recipe, load_puzzles, read_recipe
 
@@ -452,3 +453,35 @@ def test_the_command_runs_puzzles_and_leaves_its_record(tmp_path, capsys, monkey
     assert "--task puzzles" in shown
     assert main(["--task", "puzzles", "--passages", "3", *sizes[2:], *output]) == 2
     assert "other settings" in capsys.readouterr().err
+
+
+def test_answers_have_room_for_the_outputs_of_the_puzzles_at_hand(solver):
+    """A 3×3 grid could not be answered in 8 tokens, so that every arm had 0%."""
+    grids = [tuple(tuple((n + i + j) % 10 for j in range(3)) for i in range(3)) for n in range(4)]
+    pairs = tuple((grid, grid) for grid in grids)
+    square = Puzzle("square", pairs[:3], pairs[3:])
+    with pytest.raises(ValueError, match="an output of 9 cells, and answers end after 8 tokens"):
+        inner_loop.run_trials(solver, puzzles, [(square, "")])
+    config = puzzles.with_room(BUNDLED_CONFIG, solver.tokenizer, [square])
+    text = puzzles.line(grids[3])
+    ids = encode(solver.tokenizer, [f" {text}"])[0][1:]
+    assert solver.tokenizer.decode(ids).strip() == text, "the tokenizer can write it"
+    assert config.answer_tokens == len(ids) + 1, "and the end of the line"
+    roomy = replace(solver, config=replace(config, steps=25))
+    (trial,) = inner_loop.run_trials(roomy, puzzles, [(square, "")])
+    assert len(encode(solver.tokenizer, trial.answers)[0]) > 1 + 8, "it goes on to the third row"
+    rows = load_puzzles("bundled", "test", 3)
+    assert puzzles.with_room(BUNDLED_CONFIG, solver.tokenizer, rows) == BUNDLED_CONFIG
+
+
+def test_the_command_gives_answers_that_room(tmp_path):
+    pairs = [{"input": [[n, 0, 0]] * 3, "output": [[0, n, 0]] * 3} for n in range(5)]
+    tasks = {f"t{n}": {"train": pairs[n : n + 1], "test": pairs[4:]} for n in range(4)}
+    (tmp_path / "arc.json").write_text(json.dumps(tasks))
+    words = ["--task", "puzzles", "--data", str(tmp_path / "arc.json")]
+    log = Log(verbose=False)
+    policy, train, test = load_inputs(parse_arguments(words), log)
+    said = f"The longest output takes {policy.config.answer_tokens} tokens, and answers may"
+    assert said in "\n".join(log.messages)
+    assert policy.config.answer_tokens > BUNDLED_CONFIG.answer_tokens == 8
+    assert all(puzzles.lesson(puzzle, "", policy.config).texts for puzzle in (*train, *test))

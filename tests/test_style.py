@@ -26,6 +26,8 @@ ORDER = [  # each may import those before it
     "models.errors",
     "models.convert",
     "models.sampling",
+    "models.text",
+    "models.adapters",
     "models.unpacking",
     "checks",
     "selection",

@@ -23,13 +23,15 @@ from ..evaluation import compare_arms
 from ..evaluation.controls import add_controls
 from ..loading import load_quantized, weight_bytes
 from ..models.choice import environment, model_name
+from ..models.text import encode
+from ..models.unpacking import quantization
 from ..outer_loop import Iteration, format_log, seal
-from ..policy import Policy, Weights, attach_policy, encode
+from ..policy import Policy, Weights, attach_policy
 from ..runs.cache import Cache
 from ..runs.files import RunError, os_errors_as_run_error, write_json, write_text
 from ..runs.identity import open_run_cache
 from ..runs.processes import broadcast, distributed_state
-from ..tasks import knowledge, puzzles
+from ..tasks import Domain, knowledge, puzzles
 from ..tasks.few_shot import compare_recipes
 from ..tasks.passages import load_passages, source_for
 from .page import command_of, draw_record, format_results, format_rows, wrap, write_page
@@ -176,7 +178,7 @@ def load_inputs(args: argparse.Namespace, log: Log) -> tuple[Policy, list[Any], 
         raise RunError(error) from error
     held, plain = (f"{count / 1e6:.2f}" for count in weight_bytes(model))
     log(environment(name))
-    log(f"In 4 bits (NF4, double quantization): {held} MB of weights, {plain} in 16 bits.")
+    log(f"In 4 bits ({quantization(model)}): {held} MB of weights, {plain} in 16 bits.")
     items = f"{task.NOUN}s of {args.data}".capitalize()
     log(f"{items}: {len(train)} to train on, {len(test)} {others} to test on.")
     sizes = ("passages", args.passages, train), ("held-out", args.held_out, test)
@@ -184,15 +186,40 @@ def load_inputs(args: argparse.Namespace, log: Log) -> tuple[Policy, list[Any], 
         if len(loaded) < most:
             log(f"(--{option} {most}: there are {len(loaded)}, all are taken.)")
     config = task.config_for(tokenizer)
-    if task is knowledge:
-        texts = [knowledge.training_sequences("", item)[0] for item in (*train, *test)]
-        half = config.max_tokens // 2
-        if long := sum(len(encode(tokenizer, text)["input_ids"]) > half for text in texts):
+    if task is puzzles:
+        expected, config = config.answer_tokens, puzzles.with_room(config, tokenizer, train + test)
+        if config.answer_tokens > expected:
             log(
-                f"{long} of {len(texts)} passages have more than {half} tokens: they are cut where "
-                f"passage and self-edit together have more than {config.max_tokens}."
+                f"The longest output takes {config.answer_tokens} tokens, and answers may now be "
+                f"that long: a model that has only written {expected} will hardly solve such grids."
             )
-    return Policy(attach_policy(model, config, args.seed), tokenizer, config), train, test
+    policy = Policy(attach_policy(model, config, args.seed), tokenizer, config)
+    log_limits(policy, task, [*train, *test], log)
+    return policy, train, test
+
+
+def log_limits(policy: Policy, task: Domain[Any], items: Sequence[Any], log: Log) -> None:
+    """Log how many items have more tokens than are trained on, or than an answer may have."""
+
+    def count(text: str) -> int:
+        return len(encode(policy.tokenizer, [text])[0])
+
+    config = policy.config
+    most = config.max_tokens // (2 if task is knowledge else 1)
+    lengths = [sum(map(count, task.lesson(i, "", config).part(0).texts)) for i in items]
+    if long := sum(length > most for length in lengths):
+        log(
+            f"{long} of {len(items)} {task.NOUN}s have more than {most} tokens: they are cut where "
+            f"what is trained on has more than {config.max_tokens}, as the rows will count."
+        )
+    if task is knowledge:
+        shortest = [min(count(f" {a}") for a in q.answers) for i in items for q in i.questions]
+        if long := sum(length > config.answer_tokens for length in shortest):
+            log(
+                f"{long} of {len(shortest)} questions have answers longer than the "
+                f"{config.answer_tokens} tokens that are written (`answer_tokens`): they can "
+                "hardly be answered right."
+            )
 
 
 class Log:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..continual.forgetting import Forgetting, Row
+from ..continual.stream import MEMORY
 from ..evaluation import Comparison
 from ..inner_loop import Trial
 from ..outer_loop import Iteration
+from ..policy import Weights
 from ..runs.files import RunError, corrupt_file_error, write_json
 from ..runs.journal import Journal
 from ..tasks import Domain, knowledge, puzzles
@@ -30,7 +32,8 @@ class Record:
     settings, machine: of run.json. command: the options it was last given, {} for `run_seal`'s.
     train, test: its passages. iterations: those that are finished. seconds: {iteration: float}.
     comparison: the arms that are finished, None before there is one. tried: {arm: a Trial for each
-    of `test`}, of the arms that train. streams: the Forgetting of a run on streams.
+    of `test`}, of the arms that train. streams: the Forgetting of a run on streams, memory: the
+    adapter that the first of them left.
     """
 
     folder: Path
@@ -44,6 +47,7 @@ class Record:
     comparison: Comparison | None
     tried: dict[str, list[Trial]]
     streams: Forgetting | None = None
+    memory: Weights | None = None
 
     @property
     def task(self) -> Domain[Any]:
@@ -100,7 +104,8 @@ def read_record(folder: str | Path) -> Record:
     except KeyError as error:
         raise corrupt_file_error(journal.path, f"no line has the key {error}") from error
     parts = about["settings"], about["machine"], command, train, test, iterations
-    return Record(folder, *parts, seconds, comparison, tried, streams)
+    memory = journal.get(MEMORY, {}).get("weights")
+    return Record(folder, *parts, seconds, comparison, tried, streams, memory)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -22,7 +22,8 @@ def format_row(
 ) -> str:
     """An Iteration in one line of at most COLUMNS: its rewards, M-step and styles.
 
-    seconds: how long it took. styles: {style: number of self-edits}.
+    seconds: how long it took. styles: {style: number of self-edits}. A second line counts the
+    trials whose texts were cut, if any were.
     """
     count = sum(map(len, iteration.trials))
     item_only, kept = mean(iteration.item_only_rewards), f"{len(iteration.kept)}/{count}"
@@ -30,7 +31,12 @@ def format_row(
     shares = "".join(f" {n / count:4.0%}" for n in (styles or {}).values())
     time = "" if seconds is None else f"{seconds:.0f}"
     rewards = f"{iteration.number:4} {iteration.mean_reward:7.1%} {item_only:13.1%} {kept:>8}"
-    return f"{rewards} {' → '.join(losses) or 'unchanged':>13} {time:>8}{shares}"
+    row = f"{rewards} {' → '.join(losses) or 'unchanged':>13} {time:>8}{shares}"
+    if cut := [trial.cut for trials in iteration.trials for trial in trials if trial.cut]:
+        row += (
+            f"\n     ({len(cut)} of {count} trials cut at max_tokens, {sum(cut)} tokens left out)"
+        )
+    return row
 
 
 def count_styles(

@@ -2,9 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
-
-import peft
 
 from ..api import config_of
 from ..continual.stream import draw_streams
@@ -13,9 +10,8 @@ from ..loading import load_quantized
 from ..lora import Adapters, fork
 from ..outer_loop import write_self_edits
 from ..policy import Policy, attach_policy
-from ..runs.files import RunError, corrupt_file_error
+from ..runs.files import RunError
 from ..runs.identity import fingerprint
-from ..runs.journal import ADAPTER
 from ..tasks import knowledge
 from ..tasks.passages import Passage, Question
 from .page import wrap
@@ -44,7 +40,7 @@ def talk(record: Record, number: int = 1) -> None:
     print(wrap(f"{which}, {number} of {len(items)}: {passage.title}"))
     print(wrap(passage.text, "    "))
     if remembers:
-        adapters = load_memory(policy, record.folder / "memory")
+        adapters = load_memory(policy, record)
     else:
         adapters = learn_passage(policy, passage, record)
     print("Its exam would be:")
@@ -76,12 +72,13 @@ def learned_passages(record: Record) -> list[Passage]:
     return draw_streams(record.test, streams, length, record.settings["seed"])[0]
 
 
-def load_memory(policy: Policy, folder: Path) -> Adapters:
-    """The adapter that a stream left in a folder; the policy stays as it is."""
-    if not (folder / ADAPTER).is_file():
-        raise corrupt_file_error(folder / ADAPTER, "it is gone")
+def load_memory(policy: Policy, record: Record) -> Adapters:
+    """The adapter that a stream left in a run's folder; the policy stays as it is."""
+    if record.memory is None:
+        where = f"{str(record.folder)!r} holds no memory/ with a checksum"
+        raise RunError(f"{where}: give the command of its run again, which ends with one.")
     start = policy.weights()
-    policy.load(peft.load_peft_weights(str(folder), device=str(policy.model.device)))
+    policy.load(record.memory)
     adapters = fork(policy.model, 1)
     policy.load(start)
     return adapters

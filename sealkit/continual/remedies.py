@@ -22,7 +22,8 @@ from torch import Tensor
 
 from ..inner_loop import Lesson, collate, row_losses
 from ..lora import Adapters, fork, side_by_side
-from ..policy import encode, seed_of
+from ..models.text import encode
+from ..policy import seed_of
 from .adapters import concat_ranks, init_adapters, interpolate_adapters
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def route_by_words(learner: Learner, place: int, prompts: Prompts) -> Routes:
 def route_by_loss(learner: Learner, place: int, prompts: Prompts) -> Routes:
     """The adapter under which the question has the lowest loss."""
     policy, count = learner.policy, len(prompts[0])
-    rows = [encode(policy.tokenizer, prompt)["input_ids"] for exam in prompts for prompt in exam]
+    rows = encode(policy.tokenizer, [prompt for exam in prompts for prompt in exam])
     packed = [(ids, list(range(len(ids)))) for ids in rows]
     inputs, labels = collate(packed, policy.tokenizer.pad_token_id, policy.model.device)
     losses = []

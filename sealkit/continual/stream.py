@@ -43,6 +43,7 @@ from .remedies import (
 
 LOOKAHEAD = 1  # this many items that are not yet learned are examined too
 STREAMS_PER_PASS = 8  # at most: two processes and a resumed run then have parts to share
+MEMORY: Key = ("memory",)  # of the adapter that a stream leaves, and so the name of its folder
 Write = Callable[["Learner", int], list[str]]  # (learner, place) -> a self-edit for each stream
 
 
@@ -127,7 +128,8 @@ class Learner(Generic[Item]):
             for place, exams in zip(places[batch], prompts[batch]):
                 items = [stream[place] for stream in self.streams]
                 of_place = [list(islice(r, len(exam))) for r, exam in zip(remaining, exams)]
-                rewards.append(list(map(self.task.reward, items, of_place)))
+                pairs = zip(items, of_place)
+                rewards.append([self.task.reward(*pair, self.policy.config) for pair in pairs])
         return np.array(rewards).T
 
     def questions(self, item: Item) -> list[str]:
@@ -327,24 +329,27 @@ def study(
     """`run_benchmark` with every remedy in a run folder, and the memory of the best adapter.
 
     folder: receives `results.json`, and `memory/`: the adapter that the best remedy with a single
-    adapter has after the first stream, in PEFT's format. An interrupted run is resumed. Returns the
-    Forgetting; the policy is left with that memory.
+    adapter has after the first stream, in PEFT's format, its checksum in the journal. An
+    interrupted run is resumed. Returns the Forgetting; the policy is left with that memory.
     """
     # 1. all remedies
     with open_run_cache(folder, policy, task, streams, len(streams), seed) as cache:
         table = run_benchmark(policy, task, streams, REMEDIES, seed, style, cache)
         edits = first_edits(policy, task, streams, seed, style, cache)
 
-    # 2. the first stream once more with the best of them
-    remedy = REMEDIES[table.best()]
-    write: Write = fixed_edits(edits[:1])
-    if remedy.on_policy:
-        write = partial(write_on_policy, style=style)
-    seeds = stream_seeds(seed, streams[:1])
-    *_, last = learn_sequentially(policy, task, streams[:1], seeds, write, remedy)
+        # 2. the first stream once more with the best of them
+        def learn(keys: list[Key]) -> list[dict]:
+            remedy = REMEDIES[table.best()]
+            write: Write = fixed_edits(edits[:1])
+            if remedy.on_policy:
+                write = partial(write_on_policy, style=style)
+            seeds = stream_seeds(seed, streams[:1])
+            *_, last = learn_sequentially(policy, task, streams[:1], seeds, write, remedy)
+            return [{"weights": adapter_state_dict(last.memory[0], 0)}]
 
-    # 3. save its adapter, and the table
-    policy.load(adapter_state_dict(last.memory[0], 0))
-    policy.model.save_pretrained(str(folder / "memory"))
+        (memory,) = compute_missing(cache, [MEMORY], learn, 1)
+
+    # 3. the table, and the policy with that memory
     write_json(folder / "results.json", table.rows)
+    policy.load(memory["weights"])
     return table

@@ -1,6 +1,7 @@
 """What the libraries raise while a model is loaded, as one sentence with its remedy."""
 
 import re
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from socket import gaierror
 from typing import Any
@@ -13,6 +14,26 @@ from .choice import MODEL_VARIABLE, Choice
 
 class UnsupportedModelError(ValueError):
     """The model can't do what the loops need; the message goes on after the model's name."""
+
+
+def check_keys(info: Mapping[str, Collection]) -> None:
+    """Raise UnsupportedModelError if a checkpoint and its model do not have the same weights.
+
+    info: `output_loading_info` of transformers, which would draw at random what is missing, or of
+    another shape, and leave out what it does not expect.
+    """
+    says = {
+        "missing_keys": "lacks",
+        "mismatched_keys": "has in other shapes than its config.json",
+        "unexpected_keys": "has, unlike its config.json,",
+    }
+    for kind, verb in says.items():
+        if found := sorted(key if isinstance(key, str) else key[0] for key in info[kind]):
+            names = ", ".join(found[:3]) + ", ..." * (len(found) > 3)
+            raise UnsupportedModelError(
+                f"{verb} {len(found)} of the weights ({names}): take the checkpoint as its makers "
+                "saved it, with its own config.json."
+            )
 
 
 def explain_loading_error(error: Exception, choice: Choice) -> Exception:

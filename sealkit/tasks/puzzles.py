@@ -9,7 +9,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Annotated, Literal, TypeVar, get_args
@@ -19,6 +19,7 @@ from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
 from ..inner_loop import Lesson
+from ..models.text import encode
 from ..policy import Config, seed_of
 from .arc import COLOURS, Puzzle, load_puzzles  # noqa: F401  (also reached as puzzles.load_puzzles)
 
@@ -132,6 +133,24 @@ GENERAL_CONFIG = Config(
 def config_for(tokenizer: PreTrainedTokenizerBase) -> Config:
     """The Recipe that goes with a model: what its tokenizer's folder names, else GENERAL."""
     return {"puzzles": BUNDLED_CONFIG}.get(tokenizer.init_kwargs.get("prompts"), GENERAL_CONFIG)
+
+
+def with_room(
+    config: Config, tokenizer: PreTrainedTokenizerBase, items: Sequence[Puzzle]
+) -> Config:
+    """The config with `answer_tokens` for the longest output of some puzzles.
+
+    >>> import sealkit
+    >>> grid = ((1, 2, 3),) * 3
+    >>> nine = Puzzle("nine cells", ((grid, grid),), ((grid, grid),))
+    >>> tokenizer = sealkit.load_quantized("puzzles")[1]
+    >>> BUNDLED_CONFIG.answer_tokens, with_room(BUNDLED_CONFIG, tokenizer, [nine]).answer_tokens
+    (8, 13)
+    """
+    outputs = [f"-> {line(y)}\n" for puzzle in items for _, y in puzzle.tests if y]
+    start, *rows = encode(tokenizer, ["->", *outputs])
+    longest = max(map(len, rows), default=0) - len(start)
+    return replace(config, answer_tokens=max(config.answer_tokens, longest))
 
 
 def line(grid: Grid) -> str:
@@ -258,8 +277,15 @@ def style(puzzle: Puzzle | None, edit: str) -> str:
 def lesson(puzzle: Puzzle, edit: str, config: Config) -> Lesson:
     """What the inner loop trains on, and how fast; one with a reason for an invalid self-edit.
 
-    Without a self-edit (""): the demonstrations as they are, at the recipe's own pace.
+    Without a self-edit (""): the demonstrations as they are, at the recipe's own pace. Raises
+    ValueError if answers may have fewer tokens than an output has cells: no trial could earn 1.
     """
+    cells = max((sum(map(len, y)) for _, y in puzzle.tests if y), default=0)
+    if cells > config.answer_tokens:
+        raise ValueError(
+            f"The puzzle {puzzle.title!r} has an output of {cells} cells, and answers end after "
+            f"{config.answer_tokens} tokens: take the config that `puzzles.with_room` returns."
+        )
     plain = recipe_text(learning_rate=config.learning_rate, steps=config.steps)
     try:
         return lesson_of(puzzle, read_recipe(edit or plain), config.prompts)

@@ -39,7 +39,6 @@ from transformers.utils import logging
 import sealkit
 from sealkit.inner_loop import collate, pack, row_losses, run_trials
 from sealkit.models.choice import BUNDLED_MODEL
-from sealkit.policy import encode
 from sealkit.tasks import knowledge
 
 logging.set_verbosity_error()
@@ -178,7 +177,7 @@ def peft_mixed_pass(policy, pairs):
     asked = [knowledge.questions(passage, config) for passage, _ in pairs]
     rows = [name for name, own in zip(names, asked) for _ in own]
     options = {"return_tensors": "pt", "padding": True, "padding_side": "left"}
-    batch = encode(tokenizer, sum(asked, []), return_token_type_ids=False, **options)
+    batch = tokenizer(sum(asked, []), return_token_type_ids=False, **options)
     model.generate(
         **batch.to(model.device),
         adapter_names=rows,
