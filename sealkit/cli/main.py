@@ -72,8 +72,10 @@ OPTIONS |= {"items": "what --data and --passages give"}  # as `describe_differen
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status: 2 and one sentence on stderr for what is explained,
-    bad input or a machine's lack."""
+    """The command line; returns the exit status.
+
+    It is 2, with one sentence on stderr, for bad input and for what the machine lacks.
+    """
     matplotlib.use("Agg")
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # not so in a notebook or a test

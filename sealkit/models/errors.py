@@ -65,8 +65,8 @@ def explain_loading_error(error: Exception, choice: Choice) -> Exception:
     if damage := damage_in(choice.path):
         return ValueError(f"{name} can't be loaded: {damage}")
     missing = f"{name} is neither a folder here nor in the local cache"
-    if sentence := explain(error, missing, "take 'bundled'"):
-        return RunError(sentence)
+    if explained := explain(error, missing, "take 'bundled'"):
+        return RunError(explained)
     if isinstance(error, ImportError):
         return RunError(f"{name} can't be loaded: {reason_of(error)}")
     if isinstance(error, RuntimeError):

@@ -26,7 +26,8 @@ def compute_missing(
     compute: keys -> values, such as one pass of the inner loop. Each batch is stored when it is
     done; one that is only partly there is computed whole, so that bits are those of an unbroken
     run. Batches are dealt to the processes of torchrun or `accelerate launch`. When memory runs
-    out, compute gets half as many keys from there on; RunError, if it runs out with one. title: of a terminal's progress bar, if any.
+    out, compute gets half as many keys from there on; with one key, that is a RunError. title: of a
+    terminal's progress bar, if any.
 
     >>> cache, square = {("square", 2): 4}, lambda keys: [n * n for _, n in keys]
     >>> compute_missing(cache, [("square", 2), ("square", 3)], square, batch_size=1)

@@ -28,26 +28,30 @@ MACHINE = {
     "was finished is kept.",
     "SafetensorError": "A file of weights is damaged or not whole ({reason}): copy it again.",
 }
+LOGIN = "JSONDecodeError|FileMetadataError"
+BROKEN = "ConnectionReset|RemoteProtocolError|ReadError|ReadTimeout|IncompleteRead|Data processing"
+SILENT = "ConnectionError|ConnectError|TransportError|TimeoutError|gaierror|LocalEntryNotFound"
 NETWORK = {
-    "OfflineModeIsEnabled": "HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set, so the hub is "
-    "not asked: unset it, or {instead}.",
+    "OfflineModeIsEnabled": "HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set, so the hub is not "
+    "asked: unset it, or {instead}.",
     "CERTIFICATE_VERIFY|SSLError|SSL:": "the certificate of {hub} is not trusted here: put the "
-    "path of your network's root certificate into SSL_CERT_FILE, and check this computer's clock.",
-    "407 Proxy|HTTP 407|ProxyError.*407|client error .407": "the network's proxy asks who you are (407): write user and password into HTTPS_PROXY, "
-    "http://USER:PASSWORD@HOST:PORT, or {instead}.",
+    "path of your network's root certificate into SSL_CERT_FILE, check this computer's clock, or "
+    "{instead}.",
+    "407 Proxy|HTTP 407|ProxyError.*407|client error .407": "the network's proxy asks who you are "
+    "(407): write them into HTTPS_PROXY, as http://USER:PASSWORD@HOST:PORT, or {instead}.",
     "HTTP 403(?! of the hub)|ProxyError.*403|client error .403": "a proxy or firewall forbids "
     "{hub} (403): ask whoever runs the network to allow it, or {instead}.",
     "HTTP 429|client error .429": "{hub} has had too many requests from here (429): wait some "
     "minutes, put a token into HF_TOKEN, which allows more, or {instead}.",
-    "ProxyError": "the network's proxy lets nothing through ({reason}): check HTTPS_PROXY.",
+    "ProxyError": "the network's proxy lets nothing through ({reason}): check HTTPS_PROXY, or "
+    "{instead}.",
     r"HTTP 5\d\d|server error .5\d\d": "{hub} is out of order ({status}): try again later, or "
     "{instead}.",
-    "JSONDecodeError|FileMetadataError": "what answered is not {hub} but perhaps a network's login "
-    "page: log in with a browser, check HF_ENDPOINT, or {instead}.",
-    "ConnectionReset|RemoteProtocolError|ReadError|ReadTimeout|IncompleteRead|Data processing": "the "
-    "connection to {hub} broke ({reason}): try again, which goes on where it stopped, or {instead}.",
-    "ConnectionError|ConnectError|TransportError|TimeoutError|gaierror|LocalEntryNotFound": "{hub} "
-    "can't be reached: connect to the network, or {instead}.",
+    LOGIN: "what answered is not {hub} but perhaps a network's login page: log in with a browser, "
+    "check HF_ENDPOINT, or {instead}.",
+    BROKEN: "the connection to {hub} broke ({reason}): try again, which goes on where it stopped, "
+    "or {instead}.",
+    SILENT: "{hub} can't be reached: connect to the network, or {instead}.",
 }
 
 

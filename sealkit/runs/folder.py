@@ -68,7 +68,7 @@ def open_run(
 
 
 def new_run_folder() -> Path:
-    """Make the first folder runs/N that there is not yet: one for each run, on all its processes."""
+    """Make the first folder runs/N that there is not yet, one for all processes of a run."""
     folder = None
     if distributed_state().is_main_process:
         for folder in (Path(f"runs/{n}") for n in count(1)):
