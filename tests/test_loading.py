@@ -378,6 +378,7 @@ def test_an_error_that_is_not_about_loading_stays_as_it_is(monkeypatch):
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://no-such-host.invalid"])
 def test_without_a_network_a_hub_id_fails_at_once(monkeypatch, endpoint):
     """Through the real hub client, where nothing listens or no name is known."""
+    monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub_constants, "ENDPOINT", endpoint)
     monkeypatch.setattr(loading, "model_info", HfApi(endpoint=endpoint).model_info)
     start = time.monotonic()

@@ -17,14 +17,14 @@ MEMORY = (
 )
 MACHINE = {
     FULL: "The disk is full ({reason}): free some space, or choose another disk with --output for "
-    "runs, with HF_HOME for models. What was finished is kept.",
+    "runs, with HF_HOME for models; what was finished is kept.",
     DENIED: "You may not read or write a file ({reason}): have its owner allow it, or choose "
     "another folder.",
     "out of memory on GPU|CUDA out of memory|OutOfMemoryError": "The GPU's memory ran out, even "
     "with one self-edit at a time: free it of other programs, or take a smaller model with "
-    "--model. What was finished is kept.",
+    "--model; what was finished is kept.",
     MEMORY: "This computer's memory ran out, even with one self-edit at a time: close other "
-    "programs, raise the limit that `ulimit -v` shows, or take a smaller model with --model. What "
+    "programs, raise the limit that `ulimit -v` shows, or take a smaller model with --model; what "
     "was finished is kept.",
     "SafetensorError": "A file of weights is damaged or not whole ({reason}): copy it again.",
 }
