@@ -25,7 +25,12 @@ from .models.convert import (
     quantize_remaining,
     set_pad_token,
 )
-from .models.errors import UnsupportedModelError, check_keys, explain_loading_error
+from .models.errors import (
+    UnsupportedModelError,
+    check_keys,
+    check_place,
+    explain_loading_error,
+)
 from .models.unpacking import set_compute_dtype
 
 
@@ -43,8 +48,8 @@ def load_quantized(
     it is. (A checkpoint saved in 4 bits keeps its own kind: see `models.unpacking.quantization`.)
     Compute is fp32 on a CPU, a bundled model's 4-bit products in bf16 if the CPU has that, bf16 on
     GPUs that have it, else fp16. Dropout is off, and so are a model's own decoding rules.
-    Returns (model, tokenizer), in eval mode. Raises ValueError for a model that there is not, or
-    that can't do what the loops need (see `checks`), RuntimeError for what the machine lacks.
+    Returns (model, tokenizer), in eval mode. Raises ValueError for a model that there is not, is
+    damaged or can't do what the loops need (see `checks`), RunError for what the machine lacks.
 
     >>> model, tokenizer = load_quantized("bundled", "cpu")
     >>> model.model.layers[0].mlp.up_proj, model.model.layers[0].mlp.up_proj.weight.nbytes
@@ -71,7 +76,9 @@ def load_quantized(
             check_packing(model)
         set_compute_dtype(model, choice.products)
     except Exception as error:
-        raise explain_loading_error(error, choice) from error
+        if (explained := explain_loading_error(error, choice)) is error:
+            raise
+        raise explained from error
     finally:
         if quiet:
             transformers_logging.enable_progress_bar()
@@ -82,6 +89,7 @@ def load_quantized(
 
 def load_cached_or_download(choice: Choice) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """(model, tokenizer) from a folder or the hub's cache, else from the network."""
+    check_place(choice.path)
     try:
         return load_pretrained(choice, local_files_only=True)
     except (OSError, ValueError) as error:

@@ -115,8 +115,19 @@ def test_narrowing_begins_at_what_there_is(cache, capsys):
     assert compute.asked == [[0, 1, 2], [0, 1], [2]]
 
 
-def test_memory_that_one_is_too_much_for_is_raised_as_itself(cache, capsys):
-    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+SHORT = {  # what is raised when memory runs out, and what is said of it
+    "CUDA": (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB."), "GPU's"),
+    "Linux": (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "computer's"),
+    "Windows": (RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), "computer's"),
+    "oneDNN": (RuntimeError("could not create a primitive"), "computer's"),
+    "threads": (RuntimeError("can't start new thread"), "computer's"),
+    "Python": (MemoryError(), "computer's"),
+}
+
+
+@pytest.mark.parametrize("where", SHORT)
+def test_memory_that_one_is_too_much_for_is_an_error_with_the_remedy(cache, capsys, where):
+    error, whose = SHORT[where]
     compute = Squares(room=4)
 
     def never(keys):
@@ -124,9 +135,10 @@ def test_memory_that_one_is_too_much_for_is_raised_as_itself(cache, capsys):
             raise error
         return compute(keys)
 
-    with pytest.raises(torch.OutOfMemoryError) as raised:
+    with pytest.raises(sealkit.RunError, match=f"{whose} memory ran out, .*: ") as raised:
         compute_missing(cache, NUMBERS, never, 4)
-    assert raised.value is error and cache == dict(zip(NUMBERS[:8], SQUARES))
+    assert raised.value.__cause__ is error and cache == dict(zip(NUMBERS[:8], SQUARES))
+    assert "going on with 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("out of questions")])
@@ -186,8 +198,7 @@ def test_memory_that_one_trial_is_too_much_for_leaves_all_as_it_was(ended, small
 
     without(ended, ("trial", 2), ("policy", 2))
     monkeypatch.setattr(inner_loop, "row_losses", no_room)
-    fault, error = "memory runs out with one", torch.OutOfMemoryError
-    refused(fault, ended, lambda: small(ended), error, ["CUDA out of memory"])
+    refused("memory runs out with one", ended, lambda: small(ended), names=["GPU's memory ran out"])
 
 
 # --- the cache of a comparison

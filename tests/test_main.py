@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 from families import save
+from huggingface_hub import constants
 
 import sealkit
 from sealkit.cli.main import Log, load_inputs, main, parse_arguments
@@ -101,6 +103,49 @@ def test_the_adapted_model_of_a_past_run_answers(small, capsys, monkeypatch):
     assert trial["self_edit"].splitlines()[0][:60] in said
     assert main(["ask", str(output), "--passage", "5"]) == 2
     assert "--passage 5: there are 4 held out" in capsys.readouterr().err
+
+
+def test_a_question_too_long_is_told_and_the_next_one_answered(small, capsys, monkeypatch):
+    output, _ = small
+    questions = "What is near " * 2000 + "Pelvik?\nWhat is near Pelvik?"
+    monkeypatch.setattr("sys.stdin", io.StringIO(questions))
+    assert not main(["ask", str(output)])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "is longer than this model's 1024 positions" in told
+    assert told.index("adapted: ") > told.index("positions")
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_closed_standard_input_is_told_before_anything_is_loaded(
+    small, capsys, monkeypatch, closed
+):
+    stdin = io.StringIO()
+    stdin.close()
+    monkeypatch.setattr("sys.stdin", stdin if closed else None)
+    monkeypatch.setattr("sealkit.cli.talk.load_quantized", None)
+    assert main(["ask", str(small[0])]) == 2
+    assert "standard input, which is closed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["/gone/model", "gone/model"])
+def test_a_model_that_is_gone_is_told(small, capsys, monkeypatch, model, tmp_path):
+    run = shutil.copytree(small[0], tmp_path / "run")
+    command = json.loads((run / "command.json").read_text()) | {"model": model}
+    (run / "command.json").write_text(json.dumps(command))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("sys.stdin", io.StringIO("Who?"))
+    assert main(["ask", str(run)]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert re.search(f"{model!r} (does not exist here: check|is neither a folder here nor)", said)
+
+
+def test_a_reader_that_closes_the_pipe_is_no_error(small):
+    """As `| head -1`: Python would say "Broken pipe", and again at its end."""
+    command = [sys.executable, "-m", "sealkit", "show", str(small[0])]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as running:
+        running.stdout.close()
+        assert running.stderr.read() == "" and running.wait() == 130
 
 
 def test_a_real_model_on_a_file_of_passages(tmp_path, capsys, monkeypatch):

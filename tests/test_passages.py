@@ -172,7 +172,7 @@ def test_squad_is_downloaded_once_and_then_comes_from_the_cache(paper, tmp_path)
     assert sum("GET" in asked and "train" in asked for asked in Hub.asked) == 1
     seconds, message = failed.split(" ", 1)
     assert int(seconds) < 20 and re.fullmatch(
-        r"SQuAD could not be loaded \(.*\): connect to the network, or give the path .*\.", message
+        "SQuAD is not in the local cache, and .*: .*, or give the path of a file of .*\\.", message
     )
 
 

@@ -16,6 +16,7 @@ FILES = {
 }
 HOUSE = {name: path for name, path in FILES.items() if not name.startswith("bundled.")}
 ORDER = [  # each may import those before it
+    "runs.errors",
     "runs.files",
     "runs.processes",
     "runs.cache",

@@ -10,12 +10,11 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-import torch
 
 from ..continual.stream import draw_streams, study
 from ..estimate import can_read, estimate_run
@@ -28,9 +27,11 @@ from ..models.unpacking import quantization
 from ..outer_loop import Iteration, format_log, seal
 from ..policy import Policy, Weights, attach_policy
 from ..runs.cache import Cache
+from ..runs.errors import explain
 from ..runs.files import RunError, os_errors_as_run_error, write_json, write_text
+from ..runs.folder import new_run_folder
 from ..runs.identity import open_run_cache
-from ..runs.processes import broadcast, distributed_state
+from ..runs.processes import distributed_state, run_alone
 from ..tasks import Domain, knowledge, puzzles
 from ..tasks.few_shot import compare_recipes
 from ..tasks.passages import load_passages, source_for
@@ -70,37 +71,43 @@ EXAMPLES = """examples:
   python -m sealkit show runs/1
   python -m sealkit ask runs/1 --passage 2
 """
-OUT_OF_MEMORY = (
-    "memory ran out, even with one self-edit at a time: free the GPU of other programs, or take a "
-    "smaller model with --model. What was finished is kept."
-)
 OPTIONS = {"k": "--self-edits", "seed": "--seed", "model": "--model"}
 OPTIONS |= {"items": "what --data and --passages give"}  # as `describe_differences` names them
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status: 2 and one sentence on stderr for bad input."""
+    """The command line; returns the exit status.
+
+    It is 2, with one sentence on stderr, for bad input and for what the machine lacks.
+    """
     matplotlib.use("Agg")
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # not so in a notebook or a test
             stream.reconfigure(errors="replace")  # a terminal or a pipe may know no arrows
-    args, status = parse_arguments(words), 2
-    if distributed_state().process_index:  # the first process prints
-        sys.stdout = open(os.devnull, "w")
+    args = parse_arguments(words)
     try:
+        if args.act in (show, ask):
+            run_alone()
+        elif distributed_state().process_index:  # the first process prints
+            sys.stdout = open(os.devnull, "w")
         args.act(args)
         return 0
-    except torch.OutOfMemoryError:
-        message = OUT_OF_MEMORY
-    except (ValueError, OSError, RunError, FloatingPointError) as error:
-        name = rf"(?<=[(;] |.\()\b({'|'.join(OPTIONS)})(?= is .* there and )"
-        message = re.sub(name, lambda match: OPTIONS[match[1]], str(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokenPipeError) as error:
+        if isinstance(error, BrokenPipeError):  # as of `| head`: nothing is to be flushed there
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if args.act in (show, ask):
             return 130
         again = ["python", "-m", "sealkit", *(sys.argv[1:] if words is None else words)]
-        again += [] if "--output" in " ".join(again) else ["--output", str(args.output)]
+        if args.output and "--output" not in " ".join(again):
+            again += ["--output", str(args.output)]
         status, message = 130, f"nothing that was finished is lost; to go on: {shlex.join(again)}"
+    except Exception as error:
+        own = isinstance(error, (ValueError, RunError, FloatingPointError))
+        sentence = str(error) if own else explain(error)
+        if sentence is None and not isinstance(error, OSError):
+            raise
+        name = rf"(?<=[(;] |.\()\b({'|'.join(OPTIONS)})(?= is .* there and )"
+        status, message = 2, re.sub(name, lambda match: OPTIONS[match[1]], sentence or str(error))
     print(f"python -m sealkit: {message}", file=sys.stderr)
     return status
 
@@ -156,8 +163,6 @@ def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"argument --data: there is no file {args.data!r}")
     args.domain = puzzles if args.task == "puzzles" else knowledge
     args.act = run_stream if args.task == "stream" and args.act is run else args.act
-    new = next(path for n in count(1) if not (path := Path(f"runs/{n}")).exists())
-    args.output = broadcast(args.output or new)
     return args
 
 
@@ -170,12 +175,9 @@ def load_inputs(args: argparse.Namespace, log: Log) -> tuple[Policy, list[Any], 
         args.data, read = args.data or "bundled", puzzles.load_puzzles
         others = "of other families" if args.data == "bundled" else "others"
     args.data = args.data or source_for(name)
-    try:
-        model, tokenizer = load_quantized(name)
-        train = read(args.data, "train", args.passages)
-        test = read(args.data, "test", args.held_out)
-    except RuntimeError as error:  # says what this machine lacks
-        raise RunError(error) from error
+    model, tokenizer = load_quantized(name)
+    train = read(args.data, "train", args.passages)
+    test = read(args.data, "test", args.held_out)
     held, plain = (f"{count / 1e6:.2f}" for count in weight_bytes(model))
     log(environment(name))
     log(f"In 4 bits ({quantization(model)}): {held} MB of weights, {plain} in 16 bits.")
@@ -245,6 +247,7 @@ def run(args: argparse.Namespace) -> None:
     # 1. load, and estimate what the run will take
     log, seed, k = Log(args.verbose), args.seed, args.self_edits
     policy, train, test = load_inputs(args, log)
+    args.output = args.output or new_run_folder()
     task, passages, noun = args.domain, {"train": train, "test": test}, args.domain.NOUN
     styled = task is knowledge and (args.styles or args.controls)
     styles = policy.config.prompts.styles if styled else ()
@@ -287,6 +290,7 @@ def run_stream(args: argparse.Namespace) -> None:
     """Learn streams of test passages for good, with each remedy against forgetting."""
     log = Log(args.verbose)
     policy, _, test = load_inputs(args, log)
+    args.output = args.output or new_run_folder()
     streams = draw_streams(test, args.streams, min(8, len(test)), args.seed)
     study(policy, knowledge, streams, args.output, args.seed, "questions")
     note_command(args.output, run_options(args), test=test)
@@ -321,7 +325,7 @@ def time_iterations(
 def show(args: argparse.Namespace) -> None:
     """Print a past run's command, rows and results; draw its figure and its page."""
     record = read_record(args.folder)
-    print(wrap(f"{args.folder}: {command_of(record)}\n"))
+    print(wrap(f"{args.folder}:\n  {command_of(record)}\n"))
     if record.iterations:
         print("\n".join(format_rows(record)))
     elif not record.streams:
@@ -337,7 +341,7 @@ def write_reports(folder: Path, log: Callable[[str], None]) -> None:
         draw_record(record, folder / "figure.png")
     write_page(record, folder / "report.html")
     words = ("show", "ask") if record.test else ("show",)
-    again = "".join(f"\n  python -m sealkit {word} {folder}" for word in words)
+    again = "".join(f"\n  python -m sealkit {word} {shlex.quote(str(folder))}" for word in words)
     log(f"Open {folder / 'report.html'}, or go on with{again}")
 
 

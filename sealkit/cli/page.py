@@ -23,6 +23,7 @@ from .record import Record
 from .rows import COLUMNS, format_header, format_row
 
 SHOWN = 3  # passages whose self-edits are shown, the first ones held out
+COMMAND = "  python -m sealkit "
 LINES = 4  # of a self-edit in a terminal
 RIVALS = re.compile("no RL|no reward|before RL$|passage only|^(best|random).* recipe$")  # of the last policy's arm
 
@@ -44,10 +45,10 @@ TEMPLATES = Environment(
 
 
 def wrap(text: object, indent: str = "") -> str:
-    """Break a text's lines to fit a terminal."""
+    """Break a text's lines to fit a terminal, but no command, which may be copied."""
     filler = textwrap.TextWrapper(COLUMNS, indent, indent + "  ")
-    lines = map(filler.fill, replace_control_characters(text).splitlines())
-    return "\n".join(lines)
+    lines = replace_control_characters(text).splitlines()
+    return "\n".join(s if s.startswith(COMMAND) else filler.fill(s) for s in lines)
 
 
 def trials_before_and_after(record: Record) -> list[tuple[Passage, tuple[Trial, ...]]]:

@@ -116,7 +116,7 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError("no record of a run")
         return value
     except (OSError, ValueError, KeyError) as error:
-        raise corrupt_file_error(path, repr(error)) from error
+        raise corrupt_file_error(path, error) from error
 
 
 def iterations_of(journal: Journal, names: Sequence[str]) -> Iterator[Iteration]:

@@ -27,6 +27,8 @@ def talk(record: Record, number: int = 1) -> None:
     such a passage, or of another model.
     """
     folder, remembers = repr(str(record.folder)), record.streams is not None
+    if sys.stdin is None or sys.stdin.closed:
+        raise RunError("Questions are read from standard input, which is closed: open it.")
     if record.task is not knowledge:
         raise RunError(f"{folder} holds a run on puzzles: only what read passages can be asked.")
     if not (record.test and (record.iterations or remembers)):
@@ -49,8 +51,12 @@ def talk(record: Record, number: int = 1) -> None:
     for question in read_questions():
         asks = Passage("", "", (Question(question, ("",)),))
         prompts = knowledge.questions(asks, policy.config)
-        ((adapted,),), (before,) = ask(policy, adapters, [prompts]), answer(policy, prompts)
-        print(wrap(f"adapted: {adapted}\nwithout: {before}", "    "), flush=True)
+        try:
+            ((adapted,),), (before,) = ask(policy, adapters, [prompts]), answer(policy, prompts)
+            said = f"adapted: {adapted}\nwithout: {before}"
+        except ValueError as error:  # the question is too long
+            said = str(error)
+        print(wrap(said, "    "), flush=True)
 
 
 def learn_passage(policy: Policy, passage: Passage, record: Record) -> Adapters:

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache
 from tqdm.auto import tqdm
 
+from .errors import explain, is_out_of_memory
+from .files import RunError
 from .processes import broadcast, distributed_state, progress_disabled
 
 Key = tuple[Any, ...]  # such as ("trial", iteration, item, candidate)
@@ -24,7 +26,8 @@ def compute_missing(
     compute: keys -> values, such as one pass of the inner loop. Each batch is stored when it is
     done; one that is only partly there is computed whole, so that bits are those of an unbroken
     run. Batches are dealt to the processes of torchrun or `accelerate launch`. When memory runs
-    out, compute gets half as many keys from there on. title: of a terminal's progress bar, if any.
+    out, compute gets half as many keys from there on; with one key, that is a RunError. title: of a
+    terminal's progress bar, if any.
 
     >>> cache, square = {("square", 2): 4}, lambda keys: [n * n for _, n in keys]
     >>> compute_missing(cache, [("square", 2), ("square", 3)], square, batch_size=1)
@@ -43,9 +46,11 @@ def compute_missing(
         while len(values) < len(batch):
             try:
                 values += compute(batch[len(values) :][:width])
-            except RuntimeError as error:
-                if width == 1 or not should_reduce_batch_size(error):
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
                     raise
+                if width == 1:
+                    raise RunError(explain(error)) from error
                 clear_device_cache(garbage_collection=True)
                 half = -(-width // 2)
                 tqdm.write(f"Memory ran out with {width} side by side: going on with {half}.")

@@ -11,9 +11,12 @@ from uuid import uuid4
 
 import filelock
 
+from .errors import reason_of
 
-class RunError(Exception):
-    """What keeps a run from going on, such as a file or another run; it says what to do.
+
+class RunError(RuntimeError):
+    """What keeps a run from going on, such as a file, another run or what a machine lacks; it says
+    what to do.
 
     >>> raise RunError("'runs/1' could not be written")
     Traceback (most recent call last):
@@ -64,7 +67,10 @@ def fsync_folder(folder: Path) -> None:
 
 
 def corrupt_file_error(where: object, why: object) -> RunError:
-    """The RunError for a file that is not as the run left it."""
+    """The RunError for a file that is not as the run left it, or that this user may not read."""
+    if isinstance(why, PermissionError):
+        return RunError(f"You may not read {where}: have its owner allow it; nothing was changed.")
+    why = reason_of(why) if isinstance(why, Exception) else why
     return RunError(
         f"{where}: {why}. Put back a copy, or choose a new folder; nothing was changed."
     )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from peft import LoraConfig
 from .cache import Cache
 from .files import RunError, corrupt_file_error, os_errors_as_run_error, write_json
 from .journal import Journal
-from .processes import distributed_state, sigterm_as_run_error
+from .processes import broadcast, distributed_state, sigterm_as_run_error
 
 OR_NEW_FOLDER = "or choose a new folder."
 
@@ -48,7 +49,7 @@ def open_run(
             other = describe_differences(found["settings"], json.loads(json.dumps(settings)))
             elsewhere = describe_differences(found["machine"], machine)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise corrupt_file_error(record, repr(error)) from error
+            raise corrupt_file_error(record, error) from error
         if other:
             where = f"{str(folder)!r} holds a run with other settings ({other})"
             raise RunError(f"{where}: give the same again to go on with it, {OR_NEW_FOLDER}")
@@ -64,6 +65,17 @@ def open_run(
             if elsewhere:
                 print(f"It began elsewhere ({elsewhere}): from here on last digits may differ.")
         yield journal
+
+
+def new_run_folder() -> Path:
+    """Make the first folder runs/N that there is not yet, one for all processes of a run."""
+    folder = None
+    if distributed_state().is_main_process:
+        for folder in (Path(f"runs/{n}") for n in count(1)):
+            with os_errors_as_run_error(folder), suppress(FileExistsError):
+                folder.mkdir(parents=True)
+                break
+    return broadcast(folder)  # type: ignore[return-value]
 
 
 @contextmanager

@@ -1,15 +1,18 @@
 """The processes that torchrun or `accelerate launch` started, and what they share."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
+from threading import Timer
 from typing import TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, get_cpu_distributed_information
 
 from .files import RunError
 
@@ -18,6 +21,42 @@ LOST_PROCESS = (
     "Another process of this run has ended, or this one was told to: all that was finished is kept;"
     " give the same command again, with as many processes as there are by then."
 )
+
+SIZES = "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"
+LAUNCHED = *SIZES, "LOCAL_RANK"  # by which accelerate takes a process for one of several
+ARRIVE, NOTICE = 300, 15  # seconds for all processes to start; until it is said who is waited for
+
+
+def run_alone() -> None:
+    """Be the only process, whatever a launcher has left in the environment."""
+    for name in LAUNCHED:
+        os.environ.pop(name, None)
+
+
+@cache
+def await_processes() -> object:
+    """Wait until all processes that the environment names have started; nothing, if it names none.
+
+    accelerate would wait for them as long as for a result, which may take days. Returns their
+    store, to be kept. Raises RunError, naming what to unset, if some do not come.
+    """
+    named = {name: os.environ[name] for name in LAUNCHED if name in os.environ}
+    if "LOCAL_RANK" not in named and set(named.values()) <= {"1"}:
+        return None
+    told = ", ".join(f"{name}={value}" for name, value in named.items())
+    remedy = f"unset {' '.join(named)}, or start all of them with torchrun"
+    notice = Timer(NOTICE, print, [f"Waiting for the other processes ({told}) ..."])
+    try:
+        os.environ.setdefault("MASTER_PORT", "29500")  # as accelerate does
+        processes = get_cpu_distributed_information()
+        place, patience = (processes.rank, processes.world_size), timedelta(seconds=ARRIVE)
+        notice.start()
+        return next(torch.distributed.rendezvous("env://", *place, timeout=patience))
+    except (RuntimeError, ValueError) as error:
+        why = f"The environment ({told}) tells of several processes, but they can't meet"
+        raise RunError(f"{why}: {remedy}.") from error
+    finally:
+        notice.cancel()
 
 
 def progress_disabled() -> bool | None:
@@ -33,6 +72,7 @@ def distributed_state() -> PartialState:
 
     On a CPU, accelerate starts one alone and knows of others only if told that it is a CPU.
     """
+    await_processes()
     patience = timedelta(days=30)  # while one of them does the M-step
     return PartialState(cpu=not torch.cuda.is_available(), timeout=patience)
 

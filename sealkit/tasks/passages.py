@@ -33,7 +33,8 @@ from pyarrow import ArrowException, parquet
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, StrictStr
 
 from ..models.choice import BUNDLED_MODEL, choose
-from ..runs.files import write_atomically
+from ..runs.errors import explain, reason_of
+from ..runs.files import RunError, write_atomically
 
 if TYPE_CHECKING:
     import datasets
@@ -100,7 +101,7 @@ def load_passages(
         "validation"). None: "train", but all of a file given as source.
     limit: at most this many, from the start; None for all.
     Raises ValueError naming file, row and question, FileNotFoundError if there is no such file,
-    RuntimeError if SQuAD cannot be downloaded.
+    RunError if SQuAD cannot be downloaded.
 
     >>> len(load_passages("bundled", "test", limit=2))
     2
@@ -319,9 +320,10 @@ def _squad(split: str | None) -> Path:
         get_hf_file_metadata(hf_hub_url(**place), timeout=5)  # asks once; a download, for 30 s
         return Path(hf_hub_download(**place))
     except Exception as error:  # the hub's, its HTTP library's or the disk's
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        remedy = "connect to the network, or give the path of a file of passages"
-        raise RuntimeError(f"SQuAD could not be loaded ({reason}): {remedy}.") from error
+        instead = "give the path of a file of passages"
+        sentence = explain(error, "SQuAD is not in the local cache", instead)
+        sentence = sentence or f"SQuAD could not be loaded ({reason_of(error)}): {instead}."
+        raise RunError(sentence) from error
 
 
 def checked(validate: Callable[[Any], Value], value: object, where: str) -> Value:
