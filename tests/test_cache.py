@@ -127,6 +127,8 @@ def test_memory_that_one_is_too_much_for_is_raised_as_itself(cache, capsys):
     with pytest.raises(torch.OutOfMemoryError) as raised:
         compute_missing(cache, NUMBERS, never, 4)
     assert raised.value is error and cache == dict(zip(NUMBERS[:8], SQUARES))
+    (note,) = error.__notes__
+    assert "take a smaller model. What was finished is kept." in note
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("out of questions")])

@@ -7,10 +7,13 @@ compare is computed, but not asserted. Assignments keep theirs.
 
 import ast
 import json
+import os
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -266,6 +269,36 @@ def test_cells_of_notebooks_on_a_gpu(path: Path, small_world, capsys):
     """Every code cell; prints how many compute with tensors."""
     touching, every = rehearsed(path, capsys)
     assert 0 < touching <= every
+
+
+def test_the_prepared_cell_for_colab_runs_when_its_lines_are_uncommented(
+    small_world, tmp_path, monkeypatch, capsys
+):
+    cells = code_cells(nbformat.read(NOTEBOOKS[3], as_version=4))
+    (cell,) = (cell for cell in cells if cell.id == "colab")
+    assert cell.source.startswith("# @title") and cell.metadata.cellView == "form"
+    assert not [line for line in cell.source.splitlines() if not line.startswith("# ")]
+    lines = cell.source.removeprefix("# ").replace("\n# ", "\n").splitlines()
+    code = "\n".join(lines[next(i for i, line in enumerate(lines) if "import" in line) :])
+    run_dir, mounted = tmp_path / "seal", []
+    drive = SimpleNamespace(mount=mounted.append)
+    secrets = SimpleNamespace(get={"HF_TOKEN": "a token"}.get)
+    colab = SimpleNamespace(drive=drive, userdata=secrets)
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setenv("HF_TOKEN", "")
+    load_quantized, load_passages = sealkit.load_quantized, sealkit.load_passages
+    monkeypatch.setattr(sealkit, "load_quantized", lambda name: load_quantized())
+    monkeypatch.setattr(
+        sealkit, "load_passages", lambda name, part, limit: load_passages(split=part, limit=limit)
+    )
+    assert '"/content/drive/MyDrive/seal"' in code and "mistralai/Mistral-7B-v0.1" in code
+    with pretended_gpu(T4):
+        execute(
+            code.replace("/content/drive/MyDrive/seal", str(run_dir)),
+            {"sealkit": sealkit, "os": os},
+        )
+    assert mounted == ["/content/drive"] and os.environ["HF_TOKEN"] == "a token"
+    assert (run_dir / "run.json").exists() and "after" in capsys.readouterr().out
 
 
 # --- Assignments: a right solution gets all points, with its models on the GPU

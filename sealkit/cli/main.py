@@ -24,13 +24,15 @@ from ..loading import load_quantized, weight_bytes
 from ..models.choice import environment, model_name
 from ..outer_loop import Iteration, format_log, seal
 from ..policy import Policy, Weights, attach_policy, encode
-from ..runs.cache import Cache
+from ..runs.cache import OUT_OF_MEMORY, Cache
 from ..runs.files import RunError, os_errors_as_run_error, write_json, write_text
+from ..runs.folder import check_mounted
 from ..runs.identity import open_run_cache
 from ..runs.processes import broadcast, distributed_state
 from ..tasks import knowledge, puzzles
 from ..tasks.few_shot import compare_recipes
 from ..tasks.passages import load_passages, source_for
+from .minutes import format_minutes
 from .page import command_of, draw_record, format_results, format_rows, wrap, write_page
 from .record import BEFORE, note_command, read_record
 from .rows import count_styles, format_header, format_row
@@ -51,6 +53,7 @@ HELP = {
     "streams": "streams of eight test passages, with --task stream (default: 16)",
     "verbose": "print what log.txt holds too: a line for each self-edit",
     "output": "the run's folder; one that holds it already goes on (default: the next runs/N)",
+    "estimate": "print the minutes on a Colab GPU with Mistral-7B, computed, and load nothing",
     "show": "print and draw a past run, from its folder alone",
     "ask": "let the policy of a past run study a passage held out, and ask it questions",
     "passage": "which of the passages held out (default: 1)",
@@ -63,13 +66,10 @@ EXAMPLES = """examples:
   python -m sealkit --task stream           passages learned for good, in turn
   python -m sealkit --task puzzles          self-edits are training recipes
   python -m sealkit --model mistralai/Mistral-7B-v0.1    a GPU of 14 GiB, SQuAD
+  python -m sealkit --passages 10 --self-edits 3 --iterations 1 estimate
   python -m sealkit show runs/1
   python -m sealkit ask runs/1 --passage 2
 """
-OUT_OF_MEMORY = (
-    "memory ran out, even with one self-edit at a time: free the GPU of other programs, or take a "
-    "smaller model with --model. What was finished is kept."
-)
 OPTIONS = {"k": "--self-edits", "seed": "--seed", "model": "--model"}
 OPTIONS |= {"items": "what --data and --passages give"}  # as `describe_differences` names them
 
@@ -87,12 +87,12 @@ def main(words: Sequence[str] | None = None) -> int:
         args.act(args)
         return 0
     except torch.OutOfMemoryError:
-        message = OUT_OF_MEMORY
+        message = OUT_OF_MEMORY[0].lower() + OUT_OF_MEMORY[1:]
     except (ValueError, OSError, RunError, FloatingPointError) as error:
         name = rf"(?<=[(;] |.\()\b({'|'.join(OPTIONS)})(?= is .* there and )"
         message = re.sub(name, lambda match: OPTIONS[match[1]], str(error))
     except KeyboardInterrupt:
-        if args.act in (show, ask):
+        if args.act in (show, ask, estimate):
             return 130
         again = ["python", "-m", "sealkit", *(sys.argv[1:] if words is None else words)]
         again += [] if "--output" in " ".join(again) else ["--output", str(args.output)]
@@ -136,7 +136,9 @@ def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--verbose", action="store_true", help=HELP["verbose"])
     parser.add_argument("--output", type=Path, help=HELP["output"])
-    commands = parser.add_subparsers(title="past runs", metavar="show|ask")
+    commands = parser.add_subparsers(title="commands", metavar="estimate|show|ask")
+    command = commands.add_parser("estimate", help=HELP["estimate"], description=HELP["estimate"])
+    command.set_defaults(act=estimate)
     for name, act in {"show": show, "ask": ask}.items():
         command = commands.add_parser(name, help=HELP[name], description=HELP[name])
         command.add_argument("folder", type=Path, help="the run's folder, such as runs/1")
@@ -214,6 +216,7 @@ def run(args: argparse.Namespace) -> None:
     """Run SEAL, then its arms on held-out items: print a row an iteration, write the folder."""
     # 1. load, and estimate what the run will take
     log, seed, k = Log(args.verbose), args.seed, args.self_edits
+    check_mounted(args.output)
     policy, train, test = load_inputs(args, log)
     task, passages, noun = args.domain, {"train": train, "test": test}, args.domain.NOUN
     styles = policy.config.prompts.styles if args.styles and task is knowledge else ()
@@ -303,6 +306,11 @@ def write_reports(folder: Path, log: Callable[[str], None]) -> None:
     words = ("show", "ask") if record.test else ("show",)
     again = "".join(f"\n  python -m sealkit {word} {folder}" for word in words)
     log(f"Open {folder / 'report.html'}, or go on with{again}")
+
+
+def estimate(args: argparse.Namespace) -> None:
+    """Print what a run with these options would take with Mistral-7B."""
+    print(format_minutes(args.iterations, args.self_edits, args.passages, args.held_out))
 
 
 def ask(args: argparse.Namespace) -> None:

@@ -10,6 +10,11 @@ from huggingface_hub import constants, errors
 
 from .choice import MODEL_VARIABLE, Choice
 
+TOKEN = (
+    f"{constants.ENDPOINT} does not accept the token in HF_TOKEN: copy one from "
+    f"{constants.ENDPOINT}/settings/tokens, or unset HF_TOKEN where the model is open."
+)
+
 
 class UnsupportedModelError(ValueError):
     """The model can't do what the loops need; the message goes on after the model's name."""
@@ -27,8 +32,10 @@ def explain_loading_error(error: Exception, choice: Choice) -> Exception:
     unreachable = (errors.LocalEntryNotFoundError, ConnectionError, TimeoutError, gaierror)
     of_model: dict[Any, str] = {
         UnsupportedModelError: f"{name} {error}",
+        "Invalid credentials": TOKEN,
+        "Invalid user token": TOKEN,
         errors.GatedRepoError: f"{name} is gated: accept its terms at {hub}/{choice.path}, and put "
-        "the token of that account into HF_TOKEN.",
+        "the token of that account into HF_TOKEN (in Colab a secret, see notebook 4).",
         errors.RepositoryNotFoundError: f"The hub has no public model {name}: check the spelling, "
         "or put the token of an account that may see it into HF_TOKEN.",
     }

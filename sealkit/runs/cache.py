@@ -8,6 +8,10 @@ from tqdm.auto import tqdm
 
 from .processes import broadcast, distributed_state, progress_disabled
 
+OUT_OF_MEMORY = (
+    "Memory ran out, even with one self-edit at a time: free the GPU of other programs, or take a "
+    "smaller model. What was finished is kept."
+)
 Key = tuple[Any, ...]  # such as ("trial", iteration, item, candidate)
 Cache = dict[Key, Any]  # a plain one, or a `Journal`
 
@@ -44,7 +48,10 @@ def compute_missing(
             try:
                 values += compute(batch[len(values) :][:width])
             except RuntimeError as error:
-                if width == 1 or not should_reduce_batch_size(error):
+                if not should_reduce_batch_size(error):
+                    raise
+                if width == 1:
+                    error.add_note(OUT_OF_MEMORY)
                     raise
                 clear_device_cache(garbage_collection=True)
                 half = -(-width // 2)
