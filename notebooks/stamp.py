@@ -2,9 +2,9 @@
 
 Writes the repository's address into the badges, set-up cells, pictures and links of
 all notebooks, into the README and into CITATION.cff, and COLAB_CELL into notebook 4.
-Pictures and links are absolute, so that they also work in a copy of a notebook that lies
-alone in a Drive. The address lives in pyproject.toml, under [project.urls]; given as an
-argument, it is changed there first. For a fork.
+Pictures and links are absolute, so that they also work in a copy of a notebook that
+lies alone in a Drive. The address lives in pyproject.toml, under [project.urls]; given
+as an argument, it is changed there first. For a fork.
 """
 
 import json
@@ -55,7 +55,7 @@ def absolute(text: str, path: Path, root: Path, repository: str) -> str:
 
 
 def with_colab_cell(text: str) -> str:
-    """Notebook 4's text with COLAB_CELL in its cell "colab"; other texts as they are."""
+    """Notebook 4's text, COLAB_CELL in its cell "colab"; other texts as they are."""
     notebook = json.loads(text)
     for cell in notebook["cells"]:
         if cell["id"] == "colab":
