@@ -3,8 +3,10 @@
 How near it comes is in tests/benchmarks/README.md.
 """
 
+import re
 from dataclasses import replace
 from math import ceil
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,8 @@ from families import save
 
 import sealkit
 from sealkit import estimate as module
+from sealkit.cli.main import main
+from sealkit.cli.minutes import compute_minutes
 from sealkit.inner_loop import row_losses
 from sealkit.tasks.knowledge import BUNDLED_CONFIG, GENERAL_CONFIG
 
@@ -142,3 +146,36 @@ def test_it_reads_like_a_sentence():
 def test_nothing_to_estimate_is_refused(loaded, validation, count, iterations, k):
     with pytest.raises(ValueError, match="at least"):
         sealkit.estimate_run(*loaded, validation[:count], iterations, k)
+
+
+# --- Mistral-7B on a GPU of Colab, computed
+
+
+def test_the_computed_minutes_by_hand():
+    """720 trials of 10 steps on 512 tokens, 6 operations a weight, at 40 and 20% of 65 TFLOPS."""
+    parts = compute_minutes("T4", iterations=2, k=5, passages=40, held_out=60)
+    at_peak = 720 * 10 * 512 * 6 * 7.24e9 / 65e12 / 60
+    assert parts["training"] == pytest.approx((at_peak / 0.4, at_peak / 0.2))
+    # 580 self-edits, 20 at a time: 29 batches of 320 steps, beside the arithmetic of their tokens
+    tokens, steps = 580 * (400 + 320), 29 * 320
+    least = (2 * tokens * 7.24e9 / 65e12 + steps * 4.1e9 / 320e9) / 0.4 / 60
+    most = (2 * tokens * 7.24e9 / 65e12 + steps * (4.1e9 + 29e9) / 320e9) / 0.2 / 60
+    assert parts["writing"] == pytest.approx((least, most))
+
+
+def test_the_readmes_quote_what_the_command_prints(capsys):
+    root = Path(__file__).parents[1]
+    main_page, page = (
+        (root / name).read_text("utf-8") for name in ("README.md", "sealkit/README.md")
+    )
+    session = ["--passages", "10", "--self-edits", "3", "--iterations", "1", "--held-out", "10"]
+    quoted = []
+    for options in ([], session):
+        assert main([*options, "estimate"]) == 0
+        rows = re.findall(r"^(T4|A100) .* in all (\d+ to \d+)$", capsys.readouterr().out, re.M)
+        quoted += rows[: 2 if options is not session else 1]
+    assert all(f"| {total} |" in page for _, total in quoted)
+    assert f"{quoted[0][1]} minutes on a T4" in main_page
+    total = quoted[-1][1]
+    cell = (root / "notebooks" / "stamp.py").read_text("utf-8").replace("\n#", "")
+    assert f"{total} minutes" in cell and int(total.split()[-1]) < 45, "beside the download"

@@ -288,6 +288,16 @@ WRONG = {
         ValueError,
         "is gated: accept its terms",
     ),
+    "a wrong token": (
+        lambda: wrapped(
+            hub_errors.HfHubHTTPError(
+                "401 Client Error. Invalid credentials in Authorization header",
+                response=response(401),
+            )
+        ),
+        ValueError,
+        "does not accept the token in HF_TOKEN: copy one from .*/settings/tokens",
+    ),
     "no such model": (
         lambda: wrapped(hub_errors.RepositoryNotFoundError("404", response=response(404))),
         ValueError,

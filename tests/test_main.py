@@ -201,6 +201,7 @@ def status_of(words):
         (["--passages", "-1"], "--passages: '-1' is not a number from 1 on"),
         (["--iterations", "two"], "--iterations: 'two' is not a number from 1 on"),
         (["--model", "/no/such/folder", "--data", "bundled"], "give 'bundled'"),
+        (["--output", "/content/drive/MyDrive/seal"], "a Google Drive that is not mounted: run"),
     ],
 )
 def test_bad_input_is_one_sentence(words, message, tmp_path, monkeypatch, capsys):

@@ -233,6 +233,8 @@ def test_a_fork_is_stamped_by_one_command(tmp_path):
     ]
     before = {path: path.read_text("utf-8") for path in files}
     address = re.search(r'Repository = "(.+)"', before[tmp_path / "pyproject.toml"])[1]
+    (place,) = (cell for cell in read(NAMES[3]).cells if cell.id == "colab")
+    assert place.source == stamp.COLAB_CELL
     stamp.stamp(tmp_path)
     assert {path: path.read_text("utf-8") for path in files} == before
     assert stamp.stamp(tmp_path, "https://github.com/teacher.x/nlp-2027") == "teacher.x/nlp-2027"

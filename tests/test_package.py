@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from importlib.metadata import requires, version
+from importlib.metadata import metadata, requires, version
 from pathlib import Path
 
 import pytest
@@ -21,11 +21,25 @@ COLAB = {  # August 2026
     "numpy": "2.1.0",
     "datasets": "4.0.0",
 }
+COLAB_JUNE = {  # June 2026, Python 3.12, in Colab's list of past runtimes; of all that we declare
+    "torch": "2.11.0+cu128",
+    "transformers": "5.9.0",
+    "peft": "0.19.1",
+    "accelerate": "1.13.0",
+    "numpy": "2.0.2",
+    "datasets": "4.0.0",
+    "pyarrow": "18.1.0",
+    "pydantic": "2.12.3",
+    "matplotlib": "3.10.0",
+    "jinja2": "3.1.6",
+    "tqdm": "4.67.3",
+    "python-dateutil": "2.9.0.post0",
+}
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def declared():
-    """{name: Requirement} of pyproject.toml, by hand, since Python 3.10 has no tomllib."""
+    """{name: Requirement} of pyproject.toml, by hand."""
     block = re.search(r"^dependencies = \[\n(.*?)^\]", PROJECT, re.M | re.S)[1]
     return {req.name: req for req in map(Requirement, re.findall(r'"([^"]+)"', block))}
 
@@ -42,13 +56,18 @@ def imported():
     return names - set(sys.stdlib_module_names)
 
 
-@pytest.mark.parametrize("package", COLAB)
-def test_colabs_version_is_admitted(package):
-    assert declared()[package].specifier.contains(COLAB[package])
+@pytest.mark.parametrize("package, version", [*COLAB.items(), *COLAB_JUNE.items()])
+def test_colabs_version_is_admitted(package, version):
+    assert declared()[package].specifier.contains(version)
 
 
-def test_python_of_colab_is_admitted():
-    assert SpecifierSet(re.search(r'requires-python = "(.*)"', PROJECT)[1]).contains("3.13.0")
+def test_python_of_colab_is_admitted_and_3_10_is_not():
+    """3.13 since August 2026; 3.12 in the runtimes before. transformers needs 3.11."""
+    admitted = SpecifierSet(re.search(r'requires-python = "(.*)"', PROJECT)[1])
+    found = [python for python in ("3.10.9", "3.11.0", "3.12.0", "3.13.0") if python in admitted]
+    assert found == ["3.11.0", "3.12.0", "3.13.0"]
+    theirs = metadata("transformers")["Requires-Python"]
+    assert "3.10.9" not in SpecifierSet(theirs)
 
 
 def test_only_what_colab_lacks_would_be_installed():
@@ -103,7 +122,7 @@ def test_pinned_versions_lie_within_the_declared_ranges_and_are_those_tested():
 
 def test_a_range_that_is_too_narrow_would_be_noticed():
     assert not Requirement("peft>=0.21").specifier.contains(COLAB["peft"])
-    assert sys.version_info >= (3, 10)
+    assert sys.version_info >= (3, 11)
 
 
 def test_it_is_imported_where_posix_is_not():

@@ -7,10 +7,13 @@ compare is computed, but not asserted. Assignments keep theirs.
 
 import ast
 import json
+import os
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -24,7 +27,7 @@ from matplotlib import pyplot
 from pretended_gpu import A100, T4, on_gpu, pretended_gpu
 from test_assignments import NAMES, code_cells, is_, source
 from test_assignments import run as run_quietly
-from test_notebooks_real import FAST, NEW_TOKENS, NOTEBOOKS, SHAPES
+from test_notebooks_real import FAST, NOTEBOOKS, SHAPES
 
 import sealkit
 from sealkit.inner_loop import ask, sft
@@ -33,8 +36,7 @@ from sealkit.outer_loop import m_step
 from sealkit.tasks import knowledge, puzzles
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-NOT_REHEARSED: dict[tuple[str, int], str] = {}  # (notebook, number of its code cell): the reason
-MOST_LEFT_OUT = 0.1
+SMALL = {"epochs": 1, "adapters_per_pass": 60, "rows_per_pass": 8, "texts_per_pass": 60}
 SHORT = {"steps": 2, "max_new_tokens": 12, "epochs": 1, "answer_tokens": 4}
 
 
@@ -155,6 +157,33 @@ def test_a_line_of_a_notebook_broken_on_purpose_is_found(on_t4):
             execute(cell.replace(".to(model.device)", "") + "\nmodel(ids)", names)
 
 
+def train_as_in_notebook_6(scale: str) -> None:
+    """Its cells from the first to the one that trains by hand, with another loss scale."""
+    notebook, names = nbformat.read(NOTEBOOKS[5], as_version=4), {}
+    cells = [cell.source for cell in code_cells(notebook)]
+    last = next(i for i, code in enumerate(cells) if "list(train_by_hand(lesson))" in code)
+    code = "\n".join(cells[: last + 1])
+    assert code.count("(1024 * loss).backward()") == 1
+    execute(code.replace("1024 * loss", scale), names)
+
+
+def test_training_in_float16_without_a_loss_scale_is_found(small_world, monkeypatch):
+    with pretended_gpu(T4):
+        train_as_in_notebook_6("1024 * loss")
+        for scale in ("loss", "1 * loss", "loss / 3"):
+            with pytest.raises(RuntimeError, match="vanish without a loss scale"):
+                train_as_in_notebook_6(scale)
+    with pretended_gpu(A100):  # bfloat16 needs none
+        train_as_in_notebook_6("loss")
+
+
+def test_the_inner_loop_without_its_loss_scale_is_found(on_t4, monkeypatch):
+    monkeypatch.setattr("sealkit.inner_loop.LOSS_SCALE", 1.0)
+    lesson = knowledge.lesson(sealkit.load_passages("bundled", limit=1)[0], "", on_t4.config)
+    with pretended_gpu(T4), pytest.raises(RuntimeError, match="vanish without a loss scale"):
+        sft(on_t4, fork(on_t4.model, 1), [lesson])
+
+
 # --- Notebooks
 
 
@@ -171,23 +200,39 @@ def execute(code: str, names: dict) -> None:
     exec(compile(ast.fix_missing_locations(tree), "cell", "exec"), names)
 
 
-@pytest.fixture
-def small_world(tmp_path, tmp_path_factory, monkeypatch):
-    """A random model, eight passages, four puzzles, two steps: enough for every cell to run."""
-    passages = sealkit.load_passages("bundled", "test", limit=24)
-    data = tmp_path / "passages.json"
-    data.write_text(json.dumps([asdict(passage) for passage in passages]), "utf-8")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder of a random Mistral and a file of passages with two questions each."""
     folder = save("mistral", tmp_path_factory.mktemp("tiny"), **SHAPES["tiny"])
+    passages = sealkit.load_passages("bundled", "test", limit=24)
+    short = [asdict(replace(passage, questions=passage.questions[:2])) for passage in passages]
+    (folder / "passages.json").write_text(json.dumps(short), "utf-8")
+    return folder
+
+
+def shortened(lesson: Callable) -> Callable:
+    """A task's `lesson`, of one step and at one learning rate, so that all fill one batch."""
+
+    def short_lesson(*args: Any) -> sealkit.Lesson:
+        whole = lesson(*args)
+        return replace(whole, steps=min(whole.steps, 1), learning_rate=0.003)
+
+    return short_lesson
+
+
+@pytest.fixture
+def small_world(folder, monkeypatch):
+    """A random model, eight passages, four puzzles, one step: enough for every cell to run."""
     monkeypatch.setenv("SEALKIT_MODEL", str(folder))
-    monkeypatch.setenv("SEALKIT_DATA", str(data))
+    monkeypatch.setenv("SEALKIT_DATA", str(folder / "passages.json"))
     monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
-    short = replace(knowledge.GENERAL_CONFIG, max_new_tokens=NEW_TOKENS, **FAST)
+    for module, name in ((knowledge, "GENERAL_CONFIG"), (puzzles, "BUNDLED_CONFIG")):
+        monkeypatch.setattr(module, name, replace(getattr(module, name), **SMALL))
+    short = replace(knowledge.GENERAL_CONFIG, **FAST | {"max_new_tokens": 4, "answer_tokens": 2})
     monkeypatch.setattr(knowledge, "GENERAL_CONFIG", short)
-    load_passages, load_puzzles, lesson = (
-        sealkit.load_passages,
-        puzzles.load_puzzles,
-        puzzles.lesson,
-    )
+    for module in (knowledge, puzzles):
+        monkeypatch.setattr(module, "lesson", shortened(module.lesson))
+    load_passages, load_puzzles = sealkit.load_passages, puzzles.load_puzzles
 
     def few_puzzles(source: str, split: str, limit: int | None = None) -> list:
         if split == "train":
@@ -196,49 +241,64 @@ def small_world(tmp_path, tmp_path_factory, monkeypatch):
         kinds = [next(p for p in every if p.title.startswith(k)) for k in ("right 2", "cycle")]
         return [puzzle for puzzle in kinds + every[:2] for _ in range(3)]
 
-    def short_lesson(*args: Any) -> sealkit.Lesson:
-        whole = lesson(*args)
-        return replace(whole, steps=min(whole.steps, 2))
-
     monkeypatch.setattr(sealkit, "load_passages", lambda *a, **k: load_passages(*a, **k)[:8])
     monkeypatch.setattr(puzzles, "load_puzzles", few_puzzles)
-    monkeypatch.setattr(puzzles, "lesson", short_lesson)
     pyplot.switch_backend("Agg")
     yield
     pyplot.close("all")
 
 
-SHORT_ONES = "01", "02"  # in CI; the others take two to three minutes: pytest -m rehearsal
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(
-            path,
-            id=path.stem,
-            marks=[] if path.stem.startswith(SHORT_ONES) else pytest.mark.rehearsal,
-        )
-        for path in NOTEBOOKS
-    ],
-)
-def test_cells_of_notebooks_on_a_gpu(path: Path, small_world, capsys):
-    """Prints how many cells compute something on the GPU, all of which are run."""
-    cells, names, counts = code_cells(nbformat.read(path, as_version=4)), {}, {}
+def rehearsed(path: Path, capsys: pytest.CaptureFixture) -> tuple[int, int]:
+    """Run a notebook's code cells, none left out, print and return: (those with tensors, all)."""
+    cells, names, touching = code_cells(nbformat.read(path, as_version=4)), {}, 0
     with pretended_gpu(T4) as kernels:
-        for number, cell in enumerate(cells, 1):
+        for cell in cells:
             before = kernels.operations
-            if (path.stem, number) not in NOT_REHEARSED:
-                execute(cell.source, names)
-            counts[number] = kernels.operations - before
-    left_out = [number for name, number in NOT_REHEARSED if name == path.stem]
-    touching = sum(map(bool, counts.values())) + len(left_out)
+            execute(cell.source, names)
+            touching += kernels.operations > before
     with capsys.disabled():
         print(
-            f"\n{path.stem}: {len(cells) - len(left_out)} of {len(cells)} code cells run,", end=""
+            f"\n{path.stem}: {len(cells)} code cells run, {touching} compute with tensors", end=""
         )
-        print(f" {touching} compute with tensors, left out: {left_out}")
-    assert len(left_out) <= MOST_LEFT_OUT * touching
+        print(f" ({kernels.operations:,} operations)")
+    return touching, len(cells)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_cells_of_notebooks_on_a_gpu(path: Path, small_world, capsys):
+    """Every code cell; prints how many compute with tensors."""
+    touching, every = rehearsed(path, capsys)
+    assert 0 < touching <= every
+
+
+def test_the_prepared_cell_for_colab_runs_when_its_lines_are_uncommented(
+    small_world, tmp_path, monkeypatch, capsys
+):
+    cells = code_cells(nbformat.read(NOTEBOOKS[3], as_version=4))
+    (cell,) = (cell for cell in cells if cell.id == "colab")
+    assert cell.source.startswith("# @title") and cell.metadata.cellView == "form"
+    assert not [line for line in cell.source.splitlines() if not line.startswith("# ")]
+    lines = cell.source.removeprefix("# ").replace("\n# ", "\n").splitlines()
+    code = "\n".join(lines[next(i for i, line in enumerate(lines) if "import" in line) :])
+    run_dir, mounted = tmp_path / "seal", []
+    drive = SimpleNamespace(mount=mounted.append)
+    secrets = SimpleNamespace(get={"HF_TOKEN": "a token"}.get)
+    colab = SimpleNamespace(drive=drive, userdata=secrets)
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setenv("HF_TOKEN", "")
+    load_quantized, load_passages = sealkit.load_quantized, sealkit.load_passages
+    monkeypatch.setattr(sealkit, "load_quantized", lambda name: load_quantized())
+    monkeypatch.setattr(
+        sealkit, "load_passages", lambda name, part, limit: load_passages(split=part, limit=limit)
+    )
+    assert '"/content/drive/MyDrive/seal"' in code and "mistralai/Mistral-7B-v0.1" in code
+    with pretended_gpu(T4):
+        execute(
+            code.replace("/content/drive/MyDrive/seal", str(run_dir)),
+            {"sealkit": sealkit, "os": os},
+        )
+    assert mounted == ["/content/drive"] and os.environ["HF_TOKEN"] == "a token"
+    assert (run_dir / "run.json").exists() and "after" in capsys.readouterr().out
 
 
 # --- Assignments: a right solution gets all points, with its models on the GPU

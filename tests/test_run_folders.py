@@ -42,6 +42,7 @@ import sealkit
 from sealkit import inner_loop, outer_loop
 from sealkit.cli.main import main
 from sealkit.outer_loop import m_step
+from sealkit.runs import folder as run_folder
 from sealkit.runs.folder import lock_run_folder
 from sealkit.runs.journal import ADAPTER
 from sealkit.selection import keep_best
@@ -367,3 +368,22 @@ def test_ctrl_c_names_the_command_that_goes_on(tmp_path, monkeypatch, capsys):
 def test_the_table_of_faults(capsys):
     with capsys.disabled():
         print_faults()
+
+
+def test_a_run_in_a_drive_that_is_not_mounted_is_refused(tmp_path, monkeypatch):
+    """A folder made there would end with Colab's session."""
+    drive = tmp_path / "content" / "drive"
+    drive.mkdir(parents=True)
+    monkeypatch.setattr(run_folder, "DRIVE", drive)
+    for run_dir in (drive / "MyDrive" / "seal", drive / "MyDrive" / "a" / "b"):
+        with pytest.raises(
+            run_folder.RunError, match="not mounted: run `from google.colab import drive;"
+        ):
+            with run_folder.open_run(run_dir, {}, {}):
+                pass
+        assert not list(drive.iterdir())
+    (drive / "MyDrive").mkdir()
+    with run_folder.open_run(drive / "MyDrive" / "seal", {}, {}) as cache:
+        cache.update({("trial", 1): 1})
+    with run_folder.open_run(tmp_path / "elsewhere", {}, {}):
+        pass

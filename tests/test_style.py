@@ -55,6 +55,7 @@ ORDER = [  # each may import those before it
     "figures",
     "cli.rows",
     "cli.record",
+    "cli.minutes",
     "cli.page",
     "cli.talk",
     "cli.main",

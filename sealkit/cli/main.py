@@ -29,12 +29,13 @@ from ..policy import Policy, Weights, attach_policy
 from ..runs.cache import Cache
 from ..runs.errors import explain
 from ..runs.files import RunError, os_errors_as_run_error, write_json, write_text
-from ..runs.folder import new_run_folder
+from ..runs.folder import check_mounted, new_run_folder
 from ..runs.identity import open_run_cache
 from ..runs.processes import distributed_state, run_alone
 from ..tasks import Domain, knowledge, puzzles
 from ..tasks.few_shot import compare_recipes
 from ..tasks.passages import load_passages, source_for
+from .minutes import format_minutes
 from .page import command_of, draw_record, format_results, format_rows, wrap, write_page
 from .record import BEFORE, note_command, read_record
 from .rows import count_styles, format_header, format_row
@@ -56,6 +57,7 @@ HELP = {
     "streams": "streams of eight test passages, with --task stream (default: 16)",
     "verbose": "print what log.txt holds too: a line for each self-edit",
     "output": "the run's folder; one that holds it already goes on (default: the next runs/N)",
+    "estimate": "print the minutes on a Colab GPU with Mistral-7B, computed, and load nothing",
     "show": "print and draw a past run, from its folder alone",
     "ask": "let the policy of a past run study a passage held out, and ask it questions",
     "passage": "which of the passages held out (default: 1)",
@@ -68,6 +70,7 @@ EXAMPLES = """examples:
   python -m sealkit --task stream           passages learned for good, in turn
   python -m sealkit --task puzzles          self-edits are training recipes
   python -m sealkit --model mistralai/Mistral-7B-v0.1    a GPU of 14 GiB, SQuAD
+  python -m sealkit --passages 10 --self-edits 3 --iterations 1 estimate
   python -m sealkit show runs/1
   python -m sealkit ask runs/1 --passage 2
 """
@@ -86,7 +89,7 @@ def main(words: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal or a pipe may know no arrows
     args = parse_arguments(words)
     try:
-        if args.act in (show, ask):
+        if args.act in (show, ask, estimate):
             run_alone()
         elif distributed_state().process_index:  # the first process prints
             sys.stdout = open(os.devnull, "w")
@@ -95,7 +98,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, BrokenPipeError) as error:
         if isinstance(error, BrokenPipeError):  # as of `| head`: nothing is to be flushed there
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if args.act in (show, ask):
+        if args.act in (show, ask, estimate):
             return 130
         again = ["python", "-m", "sealkit", *(sys.argv[1:] if words is None else words)]
         if args.output and "--output" not in " ".join(again):
@@ -148,7 +151,9 @@ def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--verbose", action="store_true", help=HELP["verbose"])
     parser.add_argument("--output", type=Path, help=HELP["output"])
-    commands = parser.add_subparsers(title="past runs", metavar="show|ask")
+    commands = parser.add_subparsers(title="commands", metavar="estimate|show|ask")
+    command = commands.add_parser("estimate", help=HELP["estimate"], description=HELP["estimate"])
+    command.set_defaults(act=estimate)
     for name, act in {"show": show, "ask": ask}.items():
         command = commands.add_parser(name, help=HELP[name], description=HELP[name])
         command.add_argument("folder", type=Path, help="the run's folder, such as runs/1")
@@ -246,6 +251,7 @@ def run(args: argparse.Namespace) -> None:
     """Run SEAL, then its arms on held-out items: print a row an iteration, write the folder."""
     # 1. load, and estimate what the run will take
     log, seed, k = Log(args.verbose), args.seed, args.self_edits
+    check_mounted(args.output)
     policy, train, test = load_inputs(args, log)
     args.output = args.output or new_run_folder()
     task, passages, noun = args.domain, {"train": train, "test": test}, args.domain.NOUN
@@ -343,6 +349,11 @@ def write_reports(folder: Path, log: Callable[[str], None]) -> None:
     words = ("show", "ask") if record.test else ("show",)
     again = "".join(f"\n  python -m sealkit {word} {shlex.quote(str(folder))}" for word in words)
     log(f"Open {folder / 'report.html'}, or go on with{again}")
+
+
+def estimate(args: argparse.Namespace) -> None:
+    """Print what a run with these options would take with Mistral-7B."""
+    print(format_minutes(args.iterations, args.self_edits, args.passages, args.held_out))
 
 
 def ask(args: argparse.Namespace) -> None:

@@ -16,6 +16,10 @@ from ..runs.files import RunError
 from .choice import MODEL_VARIABLE, Choice
 
 DAMAGED = "{} is damaged or not whole ({}): delete it, and download or copy it again."
+TOKEN = (
+    f"{constants.ENDPOINT} does not accept the token in HF_TOKEN: copy one from "
+    f"{constants.ENDPOINT}/settings/tokens, or unset HF_TOKEN where the model is open."
+)
 
 
 class UnsupportedModelError(ValueError):
@@ -68,8 +72,10 @@ def explain_loading_error(error: Exception, choice: Choice) -> Exception:
     name, text, hub = repr(str(choice.path)), " ".join(map(str, chain)), constants.ENDPOINT
     of_model: dict[Any, str] = {
         UnsupportedModelError: f"{name} {error}",
+        "Invalid credentials": TOKEN,
+        "Invalid user token": TOKEN,
         errors.GatedRepoError: f"{name} is gated: accept its terms at {hub}/{choice.path}, and put "
-        "the token of that account into HF_TOKEN.",
+        "the token of that account into HF_TOKEN (in Colab a secret, see notebook 4).",
         errors.RepositoryNotFoundError: f"The hub has no public model {name}: check the spelling, "
         "or put the token of an account that may see it into HF_TOKEN.",
     }

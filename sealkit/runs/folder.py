@@ -15,6 +15,7 @@ from .files import RunError, corrupt_file_error, os_errors_as_run_error, write_j
 from .journal import Journal
 from .processes import broadcast, distributed_state, sigterm_as_run_error
 
+DRIVE = Path("/content/drive")  # where Colab mounts Google Drive
 OR_NEW_FOLDER = "or choose a new folder."
 
 
@@ -81,6 +82,7 @@ def new_run_folder() -> Path:
 @contextmanager
 def lock_run_folder(folder: Path) -> Iterator[None]:
     """Lock a run's folder, new or old, until the context or the process ends."""
+    check_mounted(folder)
     with os_errors_as_run_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
         names = {path.name for path in folder.iterdir() if path.suffix != ".tmp"} - {".lock"}
@@ -98,6 +100,16 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def check_mounted(folder: Path) -> None:
+    """Raise RunError for a folder in a Google Drive that is not there: it would end with Colab."""
+    path = folder.absolute()
+    if DRIVE in path.parents and not (DRIVE / path.relative_to(DRIVE).parts[0]).exists():
+        raise RunError(
+            f"{str(folder)!r} lies in a Google Drive that is not mounted: run `from google.colab "
+            f"import drive; drive.mount({str(DRIVE)!r})`, {OR_NEW_FOLDER}"
+        )
 
 
 def describe_differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
