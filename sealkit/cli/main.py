@@ -251,7 +251,8 @@ def run(args: argparse.Namespace) -> None:
     """Run SEAL, then its arms on held-out items: print a row an iteration, write the folder."""
     # 1. load, and estimate what the run will take
     log, seed, k = Log(args.verbose), args.seed, args.self_edits
-    check_mounted(args.output)
+    if args.output:
+        check_mounted(args.output)
     policy, train, test = load_inputs(args, log)
     args.output = args.output or new_run_folder()
     task, passages, noun = args.domain, {"train": train, "test": test}, args.domain.NOUN
