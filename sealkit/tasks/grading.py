@@ -4,7 +4,7 @@ Prediction and right answer become **tokens** (numbers with sign, bound and unit
 lemma; fillers; marks). The prediction is right if it has
 
 1. every number, single letter, word with a digit or symbol, "not", month and direction of the right
-   answer, and more than half of its words;
+   answer, and more than half of its words (of several, those in small letters by their stem);
 2. or, of a name, the last word and nothing else (Darwin), or all but its class (the Amazon, for the
    Amazon River); of words joined by a filler the first (antigen, for an antigen from a pathogen);
    of a month with its year the year;
