@@ -128,9 +128,9 @@ def check(func: Any, args: tuple, kwargs: dict, operands: list, on: list[bool]) 
 class Placement(TorchFunctionMode):
     """Answers where tensors are, and moves them to where they are asked to be."""
 
-    def __init__(self, kernels: Kernels) -> None:
+    def __init__(self, kernels: Kernels, least_gradient: float) -> None:
         super().__init__()
-        self.kernels = kernels
+        self.kernels, self.least_gradient = kernels, least_gradient
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -141,7 +141,7 @@ class Placement(TorchFunctionMode):
             gradient, self.kernels.largest = kwargs.pop("gradient", None), 0.0
             with self:
                 torch.autograd.backward(args[0], gradient, **kwargs)
-            if 0 < self.kernels.largest < LEAST_GRADIENT:
+            if 0 < self.kernels.largest < self.least_gradient:
                 largest = f"the largest float16 gradient is {self.kernels.largest:.2g}"
                 raise RuntimeError(f"{largest}: small ones vanish without a loss scale")
             return None
@@ -218,7 +218,9 @@ def to_gpu(model: torch.nn.Module) -> None:
 
 
 @contextmanager
-def pretended_gpu(capability: tuple[int, int] = T4) -> Iterator[Kernels]:
+def pretended_gpu(
+    capability: tuple[int, int] = T4, least_gradient: float = LEAST_GRADIENT
+) -> Iterator[Kernels]:
     """Within this context torch has a GPU, and sealkit's models go there unless told otherwise.
 
     Weights are read on the CPU, in threads that no mode reaches, and then placed on the GPU.
@@ -258,5 +260,5 @@ def pretended_gpu(capability: tuple[int, int] = T4) -> Iterator[Kernels]:
         stack.enter_context(mock.patch.object(loading, "load_cached_or_download", fetch_to_gpu))
         stack.enter_context(mock.patch.object(choice, "default_device", lambda bundled: "cuda"))
         kernels = stack.enter_context(Kernels())
-        stack.enter_context(Placement(kernels))
+        stack.enter_context(Placement(kernels, least_gradient))
         yield kernels
