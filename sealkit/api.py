@@ -187,7 +187,8 @@ def compare_controls(
     >>> import sealkit
     >>> train, loaded = sealkit.load_passages("bundled", limit=2), sealkit.load_quantized("bundled")
     >>> history, test = sealkit.run_seal(*loaded, train, 1, k=1), train[:1]
-    >>> sealkit.compare_controls(*loaded, test, train, history).costs["questions, no RL, longest of 5"][0]
+    >>> controls = sealkit.compare_controls(*loaded, test, train, history)
+    >>> controls.costs["questions, no RL, longest of 5"][0]
     5
     """
     check_passages(passages)

@@ -115,7 +115,8 @@ def can_read(model: Model, tokenizer: PreTrainedTokenizerBase, passages: Sequenc
 
     def accuracy(in_context: bool) -> float:
         answers = answer_exams(policy, knowledge, sample, in_context)
-        return sum(map(knowledge.reward, sample, answers)) / len(sample)
+        rewards = [knowledge.reward(*pair, policy.config) for pair in zip(sample, answers)]
+        return sum(rewards) / len(sample)
 
     shown, closed = accuracy(True), accuracy(False)
     scores = f"Questions: {shown:.0%} right with the passage in view, {closed:.0%} without"

@@ -25,12 +25,7 @@ from .models.convert import (
     quantize_remaining,
     set_pad_token,
 )
-from .models.errors import (
-    UnsupportedModelError,
-    check_keys,
-    check_place,
-    explain_loading_error,
-)
+from .models.errors import UnsupportedModelError, check_keys, check_place, explain_loading_error
 from .models.unpacking import set_compute_dtype
 
 

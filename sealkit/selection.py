@@ -36,4 +36,5 @@ def keep_best_above_threshold(rewards: Sequence[float], baseline: float) -> list
     ([], [])
     """
     best = max(rewards)
-    return [j for j, reward in enumerate(rewards) if reward == best >= THRESHOLD and best > baseline]
+    helped = best >= THRESHOLD and best > baseline
+    return [j for j, reward in enumerate(rewards) if helped and reward == best]

@@ -95,7 +95,7 @@ def fork(model, tokenizer, folder, point="none"):
 def small_policy(model, tokenizer, **changes):
     """`model` with a policy for runs of few steps, in several parts of self-edits and of trials."""
     small = {"steps": 2, "adapters_per_pass": 4, "epochs": 1, "texts_per_pass": 3}
-    small["keep"] = keep_best_above_baseline  # in two steps hardly any earns 80%
+    small["keep"] = keep_best_above_baseline  # in two steps hardly any earns 75%
     config = replace(sealkit.config_for(tokenizer), **small | changes)
     policy = sealkit.attach_policy(model, config, seed=3)
     policy.seal_config = config  # also of one that is there already

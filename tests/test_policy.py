@@ -19,10 +19,10 @@ from sealkit.lora import lora_layers
 from sealkit.models.text import encode
 from sealkit.policy import seed_of, temporary_policy
 from sealkit.selection import (
-    keep_above_threshold,
     keep_all_above_baseline,
     keep_best,
     keep_best_above_baseline,
+    keep_best_above_threshold,
 )
 from sealkit.tasks.knowledge import BUNDLED_CONFIG, GENERAL_CONFIG, prompt
 
@@ -216,12 +216,12 @@ def test_selection_rules():
     )
     assert keep_best([0.1, 0.3], 0.9) == [1]
     assert keep_all_above_baseline([0.5, 0.1, 0.4], 0.3) == [0, 2]
+    assert keep_best_above_threshold([0.75, 1.0, 1.0, 0.5], 0.5) == [1, 2]
+    assert keep_best_above_threshold([0.75, 0.5, 0.25], 0.5) == [0]
+    assert keep_best_above_threshold([0.74, 0.5], 0.3) == []
+    assert keep_best_above_threshold([0.75, 1.0, 1.0], 1.0) == []
     assert (
-        keep_above_threshold([0.79, 0.8, 1.0, 0.9], 0.8) == [2, 3]
-        and keep_above_threshold([0.7], 0.3) == []
-    )
-    assert (
-        BUNDLED_CONFIG.keep is keep_above_threshold
+        BUNDLED_CONFIG.keep is keep_best_above_threshold
         and GENERAL_CONFIG.keep is keep_best_above_baseline
     )
 

@@ -65,8 +65,8 @@ def test_styles_are_equally_common_in_pretraining():
 
 def test_exams_share_no_wording_with_self_edits_or_passages():
     """Not even a word, but names, values and words without content."""
-    plain = set("a at by do does for from has have her his in is it its me of on one the to".split())
-    plain |= set("which what who does will with".split())
+    plain = set("a at by do does for from has have her his in is it its me of on one the".split())
+    plain |= set("to which what who does will with".split())
 
     def words(text):
         return set(re.findall(r"[a-z]+", re.sub(r"{\w}", "", text.lower()))) - plain
@@ -118,9 +118,7 @@ def test_only_names_tell_the_subjects_of_a_passage_apart():
 
 def test_faithfulness_knows_right_swapped_and_made_up_statements():
     rng = random.Random(6)
-    subjects = world.make_group(
-        rng, world.draw_names(rng, world.passing_names(), 2), 4, alike=True
-    )
+    subjects = world.make_group(rng, world.draw_names(rng, world.passing_names(), 2), 4, alike=True)
     passage, first, second = world.make_passage(rng, subjects), subjects[0].name, subjects[1].name
     for style in ("implications", "questions", "rewrite"):
         edit = world.write_self_edit(rng, subjects, style, world.all_facts(subjects))

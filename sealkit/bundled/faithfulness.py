@@ -16,7 +16,7 @@ from ..api import answer_questions, generate_self_edits
 from ..evaluation import bootstrap_interval
 from ..loading import load_quantized
 from ..tasks import knowledge
-from ..tasks.grading import grade
+from ..tasks.grading import exact_match
 from ..tasks.passages import load_passages
 from .world import GISTS, KINDS, REFERENCES
 
@@ -94,7 +94,8 @@ def mixed_up(answers, passage):
     for answer, question in zip(answers, passage.questions, strict=True):
         match, asked = read(EXAMINED, question.question)
         others = [value for name, fact, value in facts if fact == asked and name != match["who"]]
-        wrong += bool(others) and not grade(answer, question.answers) and grade(answer, others)
+        if others and not exact_match(answer, question.answers):
+            wrong += exact_match(answer, others)
     return wrong / len(passage.questions)
 
 
@@ -104,7 +105,7 @@ def by_coverage(edit, answers, passage):
     for answer, question in zip(answers, passage.questions, strict=True):
         match, asked = read(EXAMINED, question.question)
         told = (match["who"], asked, question.answers[0]) in stated
-        pairs.append((told, grade(answer, question.answers)))
+        pairs.append((told, exact_match(answer, question.answers)))
     return pairs
 
 
@@ -163,7 +164,7 @@ def of_model(name, count, seed):
         answers = answer_questions(model, tokenizer, passages, in_context=shown)
         for kind, like in (("alike", True), ("of different kinds", False)):
             pairs = [(p, a) for a, p in zip(answers, passages) if alike(p) == like]
-            right = percent([knowledge.reward(*pair) for pair in pairs])
+            right = percent([knowledge.reward(*pair, knowledge.BUNDLED_CONFIG) for pair in pairs])
             swapped = percent([mixed_up(answers, passage) for passage, answers in pairs])
             said = f"{label}, {len(pairs)} passages with subjects {kind}: {right} right"
             print(f"{said}, another subject's value {swapped}")

@@ -51,7 +51,7 @@ HELP = {
     "passages": "training passages, at most (default: 40; 60 puzzles)",
     "held-out": "test passages of the table, at most (default: 60)",
     "styles": "add an arm for each single style of prompt, without RL",
-    "controls": "add what might do as well: greedy text, the longest of five, ReSTEM without reward",
+    "controls": "add what might do as well: greedy text, longest of five, ReSTEM without reward",
     "task": "'knowledge', passages (default); 'puzzles', whose self-edits are training recipes "
     "(--data is then 'bundled' or ARC's JSON); 'stream', passages learned for good, in turn",
     "streams": "streams of eight test passages, with --task stream (default: 16)",

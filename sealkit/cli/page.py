@@ -25,7 +25,8 @@ from .rows import COLUMNS, format_header, format_row
 SHOWN = 3  # passages whose self-edits are shown, the first ones held out
 COMMAND = "  python -m sealkit "
 LINES = 4  # of a self-edit in a terminal
-RIVALS = re.compile("no RL|no reward|before RL$|passage only|^(best|random).* recipe$")  # of the last policy's arm
+# of the last policy's arm
+RIVALS = re.compile("no RL|no reward|before RL$|passage only|^(best|random).* recipe$")
 
 
 def replace_control_characters(text: object) -> str:

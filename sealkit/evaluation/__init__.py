@@ -44,7 +44,8 @@ class Comparison:
     order}. notes: lines below the table. costs: {arm: (self-edits written, tokens trained on) for
     an item, on average}, of the arms that train.
 
-    >>> print(Comparison({"no adaptation": (0.0, 0.0), "oracle": (1.0, 1.0)}, (), {"oracle": (0, 9)}))
+    >>> scores = {"no adaptation": (0.0, 0.0), "oracle": (1.0, 1.0)}
+    >>> print(Comparison(scores, costs={"oracle": (0, 9)}))
     arm            accuracy     95% interval  texts  tokens   (2 items)
     no adaptation     0.0%   [  0.0%,   0.0%]      -       -
     oracle          100.0%   [100.0%, 100.0%]      0       9

@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..outer_loop import Iteration, m_step, write_self_edits
 from ..policy import Policy, Weights, seed_of
@@ -14,7 +14,7 @@ from ..runs.cache import Cache, Key, compute_missing
 from . import Arms
 
 if TYPE_CHECKING:
-    from ..tasks import Domain, Item
+    from ..tasks import Domain, Item, Task
 
 Cell = tuple[int, int]  # (item, candidate)
 OF = 5  # texts to choose from
@@ -59,15 +59,16 @@ def add_controls(
 
     # 3. ReSTEM without reward
     for rule in RULES:
+        task: Any = arms.task  # a Domain: styles are told apart
         weights = restem_without_reward(
-            policy, arms.task, train, iterations, rule, arms.seed, arms.cache
+            policy, task, train, iterations, rule, arms.seed, arms.cache
         )
         policy.load(weights)
         arms.add_sampled(f"no reward: {rule}")
         policy.load(first)
 
 
-def longest(policy: Policy, task: Domain[Item], item: Item, edits: Sequence[str]) -> int:
+def longest(policy: Policy, task: Task[Item], item: Item, edits: Sequence[str]) -> int:
     """Which self-edit has most different texts to train on, whatever the budget; the first such."""
     unlimited = replace(policy.config, max_lines=None)
     counts = [len(task.lesson(item, edit, unlimited).texts) for edit in edits]

@@ -39,14 +39,15 @@ def learn_for_good(policy, earlier, seed):
     return end.exams(range(len(earlier)))[0].mean()
 
 
-def regrade(cache, task, pairs):
+def regrade(cache, task, pairs, config):
     """The E-step of `cache` as it is with another task's reward: the trials' answers are there."""
     new = {("policy", 0): cache["policy", 0]}
     for key, value in cache.items():
         if key[0] == "self-edit":
             new[key] = value
         elif key[0] == "trial":
-            new[key] = value | {"reward": task.reward(pairs[key[2]], value["answers"])}
+            reward = task.reward(pairs[key[2]], value["answers"], config)
+            new[key] = value | {"reward": reward}
     return new
 
 
@@ -55,7 +56,7 @@ def run_both_rewards(policy, pairs, seed):
     cache, weights = {}, {}
     for name, share in {"plain": 0.0, "remembering": 0.5}.items():
         task = remembering(knowledge, share)
-        cache = regrade(cache, task, pairs) if cache else cache
+        cache = regrade(cache, task, pairs, policy.config) if cache else cache
         iteration = next(seal(policy, task, pairs, 5, seed, cache))
         weights[name] = iteration.weights
         item_only = sum(iteration.item_only_rewards) / len(pairs)

@@ -15,17 +15,17 @@ from sealkit.inner_loop import run_trials
 from sealkit.outer_loop import seal
 from sealkit.selection import (
     THRESHOLD,
-    keep_above_threshold,
     keep_all_above_baseline,
     keep_best,
     keep_best_above_baseline,
+    keep_best_above_threshold,
 )
 from sealkit.tasks import knowledge
 
 
-def best_if_good(rewards, alone):
-    """The best one, if it earned GOOD and beats the trial without a self-edit."""
-    return [j for j in keep_best_above_baseline(rewards, alone) if rewards[j] >= THRESHOLD]
+def keep_all_above_threshold(rewards, baseline):
+    """All candidates that earn THRESHOLD and beat training on the passage alone."""
+    return [j for j in keep_all_above_baseline(rewards, baseline) if rewards[j] >= THRESHOLD]
 
 
 def results(rule, seed, count):
@@ -58,8 +58,8 @@ def main():
         keep_best,
         keep_best_above_baseline,
         keep_all_above_baseline,
-        best_if_good,
-        keep_above_threshold,
+        keep_all_above_threshold,
+        keep_best_above_threshold,
     ):
         runs = [results(rule, seed, args.passages) for seed in seeds]
         cells = []
