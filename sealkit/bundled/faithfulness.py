@@ -2,8 +2,8 @@
 
 Reads the texts of the bundled world back into (name, kind of fact, value), and counts how many
 statements of a self-edit are the passage's own, name and value both, how many give a value of it to
-a wrong name (another subject's, or one that nobody has), and how many answers are the value of
-another subject.
+a wrong name (another subject's, or one that nobody has), how many are of a kind that exams ask, and
+how many were made before; and how many answers are the value of another subject.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from ..loading import load_quantized
 from ..tasks import knowledge
 from ..tasks.grading import exact_match
 from ..tasks.passages import load_passages
-from .world import GISTS, KINDS, REFERENCES
+from .world import ASKED, GISTS, KINDS, REFERENCES
 
 PRONOUNS = {reference for references in REFERENCES.values() for reference in references}
 
@@ -79,6 +79,17 @@ def faithful(edit, passage):
     return sum(one in facts for one in stated), len(wrong), len(stated)
 
 
+def focus(edit):
+    """Of a self-edit's statements: (how many are of a kind that exams ask, how many repeat one).
+
+    >>> focus("Bramwick is a baker by trade.\\nBramwick owns a cat.\\nBramwick owns a cat.")
+    (1, 1)
+    """
+    stated = statements(edit)
+    asked = sum(fact[1] in ASKED[fact[0]] for _, fact, _ in filter(None, stated))
+    return asked, len(stated) - len(set(stated))
+
+
 def alike(passage):
     """Whether all subjects of a passage have the same kinds of facts, so that only a name tells
     whose a value is."""
@@ -110,14 +121,14 @@ def by_coverage(edit, answers, passage):
 
 
 def table(rows):
-    """{label: [(right, wrong name, all) for each self-edit]} as lines of text."""
-    head = f"{'':<24} self-edits  statements  name and value right   value right, wrong name"
+    """{label: [(right, wrong name, all, asked, repeated) for each self-edit]} as lines of text."""
+    head = f"{'':<42} self-edits  statements   right  wrong name   asked  repeated"
     lines = [head]
     for label, counts in rows.items():
-        right, swapped, total = map(sum, zip(*counts))
-        shares = f"{right / max(total, 1):>20.1%}  {swapped / max(total, 1):>23.1%}"
-        each = total / len(counts)
-        lines.append(f"{label:<24} {len(counts):>10}  {each:>10.1f}  {shares if total else '-'}")
+        right, swapped, total, asked, repeated = map(sum, zip(*counts))
+        shares = [count / max(total, 1) for count in (right, swapped, asked, repeated)]
+        cells = "{:>8.1%}{:>12.1%}{:>8.1%}{:>10.1%}".format(*shares) if total else "-"
+        lines.append(f"{label:<42} {len(counts):>10}{total / len(counts):>12.1f}{cells}")
     return "\n".join(lines)
 
 
@@ -138,7 +149,7 @@ def of_run(folder):
         (what, where, *_), last, value = entry["key"], entry["key"][-1], entry["value"]
         if what == "self-edit":
             passage = passages["train"][entry["key"][2]]
-            counts = faithful(value, passage)
+            counts = faithful(value, passage) + focus(value)
             for label in ("all", knowledge.style(passage, value)):
                 rows[f"iteration {where}, {label}"].append(counts)
         elif what == "trial" and last is not None:
@@ -146,7 +157,9 @@ def of_run(folder):
             for told, hit in by_coverage(value["self_edit"], value["answers"], passage):
                 right[f"iteration {where}", told].append(hit)
         elif what == "text":
-            rows[f"held out: {where}"].append(faithful(value, passages["test"][entry["key"][3]]))
+            rows[f"held out: {where}"].append(
+                faithful(value, passages["test"][entry["key"][3]]) + focus(value)
+            )
         elif what == "arm" and isinstance(value, dict):
             arms[where].append(mixed_up(value["answers"], passages["test"][last]))
     print(table(rows))
@@ -162,17 +175,17 @@ def of_model(name, count, seed):
     passages, (model, tokenizer) = load_passages("bundled", "test", count), load_quantized(name)
     for shown, label in ((True, "in context"), (False, "closed book")):
         answers = answer_questions(model, tokenizer, passages, in_context=shown)
-        for kind, like in (("alike", True), ("of different kinds", False)):
-            pairs = [(p, a) for a, p in zip(answers, passages) if alike(p) == like]
-            right = percent([knowledge.reward(*pair, knowledge.BUNDLED_CONFIG) for pair in pairs])
-            swapped = percent([mixed_up(answers, passage) for passage, answers in pairs])
-            said = f"{label}, {len(pairs)} passages with subjects {kind}: {right} right"
-            print(f"{said}, another subject's value {swapped}")
+        pairs = list(zip(passages, answers))
+        right = percent([knowledge.reward(*pair, knowledge.BUNDLED_CONFIG) for pair in pairs])
+        swapped = percent([mixed_up(answers, passage) for passage, answers in pairs])
+        print(f"{label}: {right} right, another subject's value {swapped}")
     rows = {}
     for style in (*knowledge.BUNDLED_CONFIG.prompts.styles, None):
         label, drawn = style or "its own choice", (seed, "faithfulness")
         edits = generate_self_edits(model, tokenizer, passages, 1, drawn, style)
-        rows[label] = [faithful(edit, passage) for (edit,), passage in zip(edits, passages)]
+        rows[label] = [
+            faithful(edit, passage) + focus(edit) for (edit,), passage in zip(edits, passages)
+        ]
     print(table(rows))
 
 
