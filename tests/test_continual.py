@@ -101,7 +101,7 @@ def test_each_next_item_goes_on_from_the_last(small):
     assert all(torch.equal(start[name], tensor) for name, tensor in policy.weights().items())
 
 
-def test_a_stream_goes_the_same_way_beside_others(small):
+def test_a_stream_goes_the_same_way_beside_others(small, exact):
     policy, streams = small
     ends = learners_of(small, REMEDIES["replay of 1"])[-1]
     other = learn_sequentially(
