@@ -187,7 +187,7 @@ def compare_controls(
     >>> import sealkit
     >>> train, loaded = sealkit.load_passages("bundled", limit=2), sealkit.load_quantized("bundled")
     >>> history, test = sealkit.run_seal(*loaded, train, 1, k=1), train[:1]
-    >>> controls = sealkit.compare_controls(*loaded, test, train, history)
+    >>> controls = sealkit.compare_controls(history.model, loaded[1], test, train, history)
     >>> controls.costs["questions, no RL, longest of 5"][0]
     5
     """

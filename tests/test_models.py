@@ -2,6 +2,7 @@
 whole loop, in fp16 too."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import bitsandbytes as bnb
 import pytest
@@ -198,7 +199,7 @@ def test_an_answer_learned_with_a_merged_newline_is_cut_at_it(tmp_path):
 def test_sft_learns_the_self_edit_and_not_the_prompt(family):
     tokenizer = tokenizer_like(family)
     for edit in ("1. A fact.\n2. More.", "\nx", "(c) d"):
-        policy = sealkit.Policy(None, tokenizer, knowledge.GENERAL_CONFIG)
+        policy = SimpleNamespace(tokenizer=tokenizer, config=knowledge.GENERAL_CONFIG)
         ids, labels = outer_loop.sft_example(
             policy, knowledge.prompt(PASSAGES[0], policy.config), edit
         )

@@ -8,6 +8,7 @@ import shutil
 from dataclasses import asdict, replace
 from math import isfinite
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -35,7 +36,6 @@ from sealkit import inner_loop
 from sealkit.inner_loop import Trial, collate, optimizer_step, pack, run_trials
 from sealkit.models.choice import BUNDLED_MODEL
 from sealkit.outer_loop import Iteration, excerpt, m_step, sft_example
-from sealkit.policy import Policy
 from sealkit.runs.journal import Journal
 from sealkit.selection import keep_best
 from sealkit.tasks import knowledge
@@ -84,7 +84,7 @@ def utf16(text):
 def check_rows(tokenizer, passage, edits, most):
     """Everything between text and batch keeps its bounds."""
     config = replace(sealkit.config_for(tokenizer), max_tokens=most)
-    policy, packed, size = Policy(None, tokenizer, config), [], len(tokenizer)
+    policy, packed, size = SimpleNamespace(tokenizer=tokenizer, config=config), [], len(tokenizer)
     known = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     for edit in edits:
         sequences = sealkit.training_sequences(edit, passage)

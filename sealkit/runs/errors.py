@@ -84,9 +84,8 @@ def explain(error: BaseException, missing: str | None = None, instead: str = "")
     missing: what is not here, as the sentence on a network begins; None where there is none.
     instead: what to do without a network, as it goes on.
 
-    >>> explain(ConnectionError(), "SQuAD is not in the local cache", "name a file")
-    ... # doctest: +ELLIPSIS
-    'SQuAD is not in the local cache, and https://... connect to the network, or name a file.'
+    >>> explain(ConnectionError(), "It is not here", "name a file")  # doctest: +ELLIPSIS
+    "It is not here, and https://... can't be reached: connect to the network, or name a file."
     """
     tables = [(MACHINE, "")] + ([(NETWORK, f"{missing}, and ")] if missing else [])
     for table, start in tables:
