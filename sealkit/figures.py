@@ -32,7 +32,7 @@ def plot_comparison(
     ax = ax or plt.subplots(figsize=(7, height), layout="constrained")[1]
     for row, arm in enumerate(comparison.scores):
         middle, low, high = (100 * value for value in comparison.accuracy(arm))
-        by_policy = any(word in arm for word in ("before RL", "iteration", "self-edit"))
+        by_policy = arm.endswith("before RL") or "iteration" in arm or "self-edit" in arm
         color = BLUE if by_policy else GRAY
         ax.barh(row, middle, color=color, xerr=[[middle - low], [high - middle]], capsize=3)
         ax.text(min(high, 100) + 1.5, row, f"{middle:.0f}%", va="center")
@@ -129,7 +129,8 @@ def draw_run(
     ground: a page may turn them white.
     """
     widths = [2, 3] if comparison is not None else [2]
-    figure = plt.figure(figsize=(6 * len(widths) - 2, 4.2), layout="constrained")
+    height = max(4.2, 0.25 * len(comparison.scores if comparison else ()))
+    figure = plt.figure(figsize=(6 * len(widths) - 2, height), layout="constrained")
     axes = figure.subplots(1, len(widths), width_ratios=widths, squeeze=False)[0]
     plot_rewards(history, axes[0], items).set_title(f"training {items}", fontsize="medium")
     if comparison is not None:
