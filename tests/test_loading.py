@@ -411,7 +411,7 @@ def test_what_the_cache_holds_needs_no_network(monkeypatch, tmp_path):
     monkeypatch.setattr(loading, "model_info", None)
     model, tokenizer = sealkit.load_quantized("some/model")
     assert (
-        isinstance(model.model.layers[0].mlp.up_proj, bnb.nn.Linear4bit) and len(tokenizer) == 1528
+        isinstance(model.model.layers[0].mlp.up_proj, bnb.nn.Linear4bit) and len(tokenizer) == 1536
     )
 
 

@@ -85,7 +85,7 @@ def test_a_familys_packed_texts_do_not_see_each_other(inside):
 def test_a_familys_adapters_learn_side_by_side_what_they_learn_alone(loaded, inside):
     rows = [SHORT], [LONG, SHORT], [LONG]
     together = inside.train(inside.batch(*rows))
-    assert (together[-1] < together[0]).all()
+    assert (together.min(0).values < together[0]).all()
     prompts = ["The ferry", "Marie Curie was born in", "When was Marie Curie born? She was born"]
     answers = inside.answers(prompts)
     start = inside.done()

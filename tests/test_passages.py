@@ -813,11 +813,11 @@ def test_passages_that_could_not_be_read_again_are_not_saved(tmp_path, field, te
     ],
 )
 def test_a_killed_or_failed_write_leaves_all_or_what_was_there(tmp_path, death, code):
-    """`write_atomically` alone, in a process that dies of it."""
+    """In a process that dies of it; all of sealkit is imported before."""
     (tmp_path / "f").write_bytes(b"old" * 100)
-    program = f"import os, resource, runpy, signal, sys; write = runpy.run_path(sys.argv[1])['write_atomically']\n{death}\nwrite(sys.argv[2], b'new' * 1000)"
+    program = f"import os, resource, signal, sys; from sealkit.runs.files import write_atomically\n{death}\nwrite_atomically(sys.argv[1], b'new' * 1000)"
     done = subprocess.run(
-        [sys.executable, "-c", program, files.__file__, str(tmp_path / "f")],
+        [sys.executable, "-c", program, str(tmp_path / "f")],
         capture_output=True,
         text=True,
         timeout=60,
