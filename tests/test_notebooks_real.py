@@ -72,14 +72,15 @@ def release():
 
 def run(cell, names):
     """What a code cell prints and shows, run in a namespace; its figures are drawn."""
-    *body, last = ast.parse(TransformerManager().transform_cell(cell.source)).body
+    body = ast.parse(TransformerManager().transform_cell(cell.source)).body
+    last = body.pop() if body else None  # a cell of comments has none
     with contextlib.redirect_stdout(io.StringIO()) as told:
         if isinstance(last, ast.Expr):
             exec(compile(ast.Module(body, []), cell.id, "exec"), names)
             shown = eval(compile(ast.Expression(last.value), cell.id, "eval"), names)
             print(getattr(shown, "text", ""))
         else:
-            exec(compile(ast.Module([*body, last], []), cell.id, "exec"), names)
+            exec(compile(ast.Module(body + [last] * bool(last), []), cell.id, "exec"), names)
     for figure in map(pyplot.figure, pyplot.get_fignums()):
         figure.savefig(io.BytesIO(), format="png")
     pyplot.close("all")

@@ -90,6 +90,11 @@ def focus(edit):
     return asked, len(stated) - len(set(stated))
 
 
+def tally(edit, passage):
+    """A row of `table` for one self-edit: what `faithful` counts, then what `focus` does."""
+    return faithful(edit, passage) + focus(edit)
+
+
 def alike(passage):
     """Whether all subjects of a passage have the same kinds of facts, so that only a name tells
     whose a value is."""
@@ -122,13 +127,14 @@ def by_coverage(edit, answers, passage):
 
 def table(rows):
     """{label: [(right, wrong name, all, asked, repeated) for each self-edit]} as lines of text."""
-    head = f"{'':<42} self-edits  statements   right  wrong name   asked  repeated"
+    width = max(map(len, rows))
+    head = f"{'':<{width}} self-edits  statements   right  wrong name   asked  repeated"
     lines = [head]
     for label, counts in rows.items():
         right, swapped, total, asked, repeated = map(sum, zip(*counts))
         shares = [count / max(total, 1) for count in (right, swapped, asked, repeated)]
         cells = "{:>8.1%}{:>12.1%}{:>8.1%}{:>10.1%}".format(*shares) if total else "-"
-        lines.append(f"{label:<42} {len(counts):>10}{total / len(counts):>12.1f}{cells}")
+        lines.append(f"{label:<{width}} {len(counts):>10}{total / len(counts):>12.1f}{cells}")
     return "\n".join(lines)
 
 
@@ -149,7 +155,7 @@ def of_run(folder):
         (what, where, *_), last, value = entry["key"], entry["key"][-1], entry["value"]
         if what == "self-edit":
             passage = passages["train"][entry["key"][2]]
-            counts = faithful(value, passage) + focus(value)
+            counts = tally(value, passage)
             for label in ("all", knowledge.style(passage, value)):
                 rows[f"iteration {where}, {label}"].append(counts)
         elif what == "trial" and last is not None:
@@ -157,9 +163,7 @@ def of_run(folder):
             for told, hit in by_coverage(value["self_edit"], value["answers"], passage):
                 right[f"iteration {where}", told].append(hit)
         elif what == "text":
-            rows[f"held out: {where}"].append(
-                faithful(value, passages["test"][entry["key"][3]]) + focus(value)
-            )
+            rows[f"held out: {where}"].append(tally(value, passages["test"][entry["key"][3]]))
         elif what == "arm" and isinstance(value, dict):
             arms[where].append(mixed_up(value["answers"], passages["test"][last]))
     print(table(rows))
@@ -183,9 +187,7 @@ def of_model(name, count, seed):
     for style in (*knowledge.BUNDLED_CONFIG.prompts.styles, None):
         label, drawn = style or "its own choice", (seed, "faithfulness")
         edits = generate_self_edits(model, tokenizer, passages, 1, drawn, style)
-        rows[label] = [
-            faithful(edit, passage) + focus(edit) for (edit,), passage in zip(edits, passages)
-        ]
+        rows[label] = [tally(edit, passage) for (edit,), passage in zip(edits, passages)]
     print(table(rows))
 
 
