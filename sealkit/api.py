@@ -198,7 +198,7 @@ def compare_controls(
     with temporary_policy(model, tokenizer, knowledge.config_for(tokenizer), seed) as policy:
         styles = policy.config.prompts.styles
         arms = compare_arms(policy, knowledge, list(passages), policies, styles, seed, cache)
-        add_controls(arms, list(train), history.iterations, history.start, styles)
+        add_controls(arms, list(train), history.iterations, policies, styles)
         return arms.comparison
 
 

@@ -28,7 +28,9 @@ def run():
 def test_every_control_has_a_row_and_its_cost(run, validation):
     policy, cache, train, first, iterations = run
     arms = Arms(policy, knowledge, validation[:3], 0, cache)
-    add_controls(arms, train, iterations, first, ["questions"])
+    policies = {"before": first, "after": iterations[-1].weights}
+    add_controls(arms, train, iterations, policies, ["questions"])
+    assert sum(key[:2] == ("text", "before") for key in cache) == 3  # under the arm's own name
     written = {arm: cost for arm, (cost, _) in arms.costs.items()}
     assert written == {
         "questions, no RL, greedy": 1,
@@ -42,10 +44,21 @@ def test_every_control_has_a_row_and_its_cost(run, validation):
         "no reward: random": 1,
         "no reward: random in style": 1,
     }
-    most = policy.config.max_lines + 1  # the passage and what the budget lets through
-    for edits in arms.write("prompt for questions, no RL", "questions", 5):
-        assert all(len(knowledge.lesson(train[0], e, policy.config).texts) <= most for e in edits)
     assert all((policy.weights()[name] == first[name]).all() for name in first)
+
+
+def test_a_self_edit_has_room_for_so_many_lines(run, validation):
+    """What is written is cut, a repeated line too; of what is given, so many are read."""
+    policy, *_ = run
+    requests = [(passage, j) for passage in validation[:4] for j in range(3)]
+    texts = {}
+    for most in (None, 2):
+        narrow = replace(policy, config=replace(policy.config, max_lines=most))
+        texts[most] = write_self_edits(narrow, knowledge, requests, 0, "questions")
+    assert max(len(text.split("\n")) for text in texts[None]) > 2
+    assert texts[2] == ["\n".join(text.split("\n")[:2]) for text in texts[None]]
+    lesson = knowledge.lesson(validation[0], "A.\nA.\nB.\nC.", narrow.config)
+    assert lesson.texts[1:] == ["A.", "B."]
 
 
 def test_greedy_text_is_the_likeliest_and_needs_no_seed(run, validation):

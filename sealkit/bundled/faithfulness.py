@@ -95,15 +95,6 @@ def tally(edit, passage):
     return faithful(edit, passage) + focus(edit)
 
 
-def alike(passage):
-    """Whether all subjects of a passage have the same kinds of facts, so that only a name tells
-    whose a value is."""
-    kinds = defaultdict(set)
-    for name, fact, _ in statements(passage.text):
-        kinds[name].add(fact)
-    return len(set(map(frozenset, kinds.values()))) == 1
-
-
 def mixed_up(answers, passage):
     """Share of a passage's questions answered with what another of its subjects has there."""
     facts, wrong = statements(passage.text), 0

@@ -291,11 +291,12 @@ def write_self_edit(rng, subjects, style, facts=None):
     states none. Returns the text; lines are separated by newlines.
     """
     if facts is None:
-        facts, first = by_kind(rng, subjects), []
+        facts = by_kind(rng, subjects)
+        kinds = list(dict.fromkeys((subject.kind, relation) for subject, relation, _ in facts))
         if rng.random() < TWO_KINDS:
-            first = list(dict.fromkeys((one.kind, relation) for one, relation, _ in facts))[:2]
-        some = [fact for fact in facts if (fact[0].kind, fact[1]) in first]
-        facts = some or facts[: rng.randint(1, len(facts))]
+            facts = [fact for fact in facts if (fact[0].kind, fact[1]) in kinds[:2]]
+        else:
+            facts = facts[: rng.randint(1, len(facts))]
     if style == "implications":
         return "\n".join(imply(rng, *fact) for fact in facts)
     if style == "questions":

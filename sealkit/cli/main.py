@@ -282,7 +282,7 @@ def run(args: argparse.Namespace) -> None:
         if task is knowledge:
             arms = compare_arms(policy, task, test, policies, styles, seed, cache)
             if args.controls:
-                add_controls(arms, train, iterations, policies[BEFORE], styles)
+                add_controls(arms, train, iterations, policies, styles)
             comparison = arms.comparison
         else:
             comparison = compare_recipes(policy, train, test, policies, seed, cache)

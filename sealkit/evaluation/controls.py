@@ -25,10 +25,12 @@ def add_controls(
     arms: Arms[Item],
     train: Sequence[Item],
     iterations: Sequence[Iteration],
-    first: Weights,
+    policies: Mapping[str, Weights],
     styles: Sequence[str] = (),
 ) -> None:
-    """Add the rows that might embarrass the last of `iterations`, to be read beside its own.
+    """Add the rows that might embarrass the last of `policies`, to be read beside its own.
+
+    policies: those that `compare_arms` was given, the first one from before RL.
 
     Without RL, for each style: its greedy text, the longest of OF samples, all OF in one. The last
     policy's greedy text. Text or learner: what the last policy wrote, learned by the first one, the
@@ -37,6 +39,7 @@ def add_controls(
     """
     # 1. without RL: how each style is decoded
     policy, items = arms.policy, arms.items
+    (before, first), *_, (after, last) = policies.items()
     policy.load(first)
     for style in styles:
         candidates = arms.write(f"prompt for {style}, no RL", style, OF)
@@ -45,12 +48,12 @@ def add_controls(
         chosen = [edits[j] for edits, j in zip(candidates, best)]
         arms.add(f"{style}, no RL, longest of {OF}", chosen, OF)
         arms.add(f"{style}, no RL, all {OF}", ["\n".join(edits) for edits in candidates], OF)
-    text_before = [edit for (edit,) in arms.write("text before RL")]
+    text_before = [edit for (edit,) in arms.write(before)]
 
     # 2. text or learner
-    policy.load(iterations[-1].weights)
+    policy.load(last)
     arms.add_sampled("after RL, greedy", greedy=True)
-    text_after = [edit for (edit,) in arms.write("text after RL")]
+    text_after = [edit for (edit,) in arms.write(after)]
     arms.add("text before RL, learned after it", text_before)
     if all(oracles := [getattr(item, "oracle", "") for item in items]):
         arms.add("oracle, learned by the last policy", oracles, 0)
@@ -58,8 +61,8 @@ def add_controls(
     arms.add("text after RL, learned before it", text_after)
 
     # 3. ReSTEM without reward
+    task: Any = arms.task  # a Domain: styles are told apart
     for rule in RULES:
-        task: Any = arms.task  # a Domain: styles are told apart
         weights = restem_without_reward(
             policy, task, train, iterations, rule, arms.seed, arms.cache
         )
