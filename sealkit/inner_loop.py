@@ -252,6 +252,14 @@ def optimizer_step(
     return losses
 
 
+def shuffled_batches(
+    count: int, epochs: int, batch_size: int, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Mini-batches of the indices below `count`, each epoch in a new order; (<= batch_size,)."""
+    for _ in range(epochs if count else 0):
+        yield from torch.randperm(count, generator=generator).split(batch_size)
+
+
 @contextmanager
 def checkpointed(policy: Policy) -> Iterator[None]:
     """Within this context, if the config says so, backward passes recompute each layer.

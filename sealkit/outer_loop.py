@@ -23,6 +23,7 @@ from .inner_loop import (
     optimizer_step,
     row_losses,
     run_trials,
+    shuffled_batches,
 )
 from .models.text import encode
 from .models.unpacking import unpacked
@@ -232,18 +233,17 @@ def m_step(policy: Policy, examples: Sequence[tuple[str, str]], seed: object = 0
 
     # 2. epochs of shuffled mini-batches, each in parts of `rows_per_pass` rows
     with unpacked(policy.model), checkpointed(policy):
-        for _ in range(config.epochs if rows else 0):
-            for batch in torch.randperm(len(rows), generator=order).split(config.batch_size):
-                parts = [
-                    partial_loss(policy, [rows[i] for i in part], len(batch))
-                    for part in batch.split(config.rows_per_pass)
-                ]
-                losses.append(optimizer_step(optimizer, scale, parts, diverged).item())
-                if diverged.any():
-                    raise FloatingPointError(
-                        "The M-step's loss or its gradient is not finite: take a lower learning "
-                        "rate, or in float16 a GPU with bfloat16."
-                    )
+        for batch in shuffled_batches(len(rows), config.epochs, config.batch_size, order):
+            parts = [
+                partial_loss(policy, [rows[i] for i in part], len(batch))
+                for part in batch.split(config.rows_per_pass)
+            ]
+            losses.append(optimizer_step(optimizer, scale, parts, diverged).item())
+            if diverged.any():
+                raise FloatingPointError(
+                    "The M-step's loss or its gradient is not finite: take a lower learning "
+                    "rate, or in float16 a GPU with bfloat16."
+                )
     optimizer.zero_grad()
     return losses
 

@@ -14,6 +14,7 @@ from ..outer_loop import answer_exams, write_self_edits
 from ..policy import Policy, Weights
 from ..runs.cache import Cache, Key, compute_missing
 from ..runs.identity import digest, fingerprint
+from .together import Together, run_together
 
 if TYPE_CHECKING:
     from ..tasks import Task
@@ -88,6 +89,7 @@ class Arms(Generic[Item]):
     items: Sequence[Item]
     seed: int
     cache: Cache
+    together: Together | None = None  # how many items share an adapter; None: each has its own
     scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
     costs: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -123,7 +125,11 @@ class Arms(Generic[Item]):
     def evaluate(self, arm: str, edits: Sequence[str]) -> list[Trial]:
         """Training on given self-edits."""
         pairs, title = list(zip(self.items, edits, strict=True)), f"held out: {arm}"
-        return run_trials(self.policy, self.task, pairs, self.cache, self.keys(arm), title)
+        if not self.together:
+            return run_trials(self.policy, self.task, pairs, self.cache, self.keys(arm), title)
+        keys = [(*key[:2], f"{key[2]}, {self.together}", key[3]) for key in self.keys(arm)]
+        inputs = self.policy, self.task, pairs, self.together, self.seed
+        return run_together(*inputs, self.cache, keys, title)
 
     def add_untrained(self, arm: str, in_context: bool) -> None:
         """A row: the policy's own answers, without training."""
