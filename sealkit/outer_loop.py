@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, product
 from typing import TYPE_CHECKING
 
@@ -220,44 +221,75 @@ def m_step(policy: Policy, examples: Sequence[tuple[str, str]], seed: object = 0
     Starts from the policy's present LoRA. Returns the loss of each gradient step, in nats per
     token. Raises FloatingPointError if it diverges.
     """
-    # 1. tokenize, and let gradients reach the LoRA
-    config, rows = policy.config, [sft_example(policy, *example) for example in examples]
-    check_length(policy.model, max((len(ids) for ids, _ in rows), default=0))
+    rows = sft_rows(policy, examples)
+
+    def losses(part: Tensor) -> Tensor:
+        ids, labels = pad_rows(policy, [rows[i] for i in part])
+        return row_losses(policy.model, {"input_ids": ids}, labels)
+
+    return finetune(policy, len(rows), losses, seed)
+
+
+def finetune(
+    policy: Policy,
+    count: int,
+    losses_of: Callable[[Tensor], Tensor],
+    seed: object = 0,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> list[float]:
+    """Epochs of shuffled mini-batches on the policy's LoRA, as its config says.
+
+    losses_of: indices (n,) below `count` -> the loss of each such example, (n,). optimizer: one
+    that goes on from an earlier call (`lora_optimizer`), else a new one. Returns the mean loss of
+    each gradient step. Raises FloatingPointError if it diverges.
+    """
+    # 1. let gradients reach the LoRA
+    config, losses = policy.config, []
+    optimizer = optimizer or lora_optimizer(policy)
     order = torch.Generator().manual_seed(seed_of("m-step", seed))
-    lora = [tensor for name, tensor in policy.model.named_parameters() if "lora_" in name]
-    for tensor in lora:
-        tensor.requires_grad_()
-    optimizer = torch.optim.AdamW(lora, lr=config.m_step_learning_rate, weight_decay=0.0)
-    scale, losses = initial_loss_scales(policy, 1), []
+    scale = initial_loss_scales(policy, 1)
     diverged = torch.zeros_like(scale, dtype=torch.bool)
 
-    # 2. epochs of shuffled mini-batches, each in parts of `rows_per_pass` rows
+    def share_of(part: Tensor, batch: Tensor) -> Tensor:
+        return losses_of(part).mean()[None] * (len(part) / len(batch))
+
+    # 2. epochs of shuffled mini-batches, each in parts of `rows_per_pass` examples
     with unpacked(policy.model), checkpointed(policy):
-        for batch in shuffled_batches(len(rows), config.epochs, config.batch_size, order):
-            parts = [
-                partial_loss(policy, [rows[i] for i in part], len(batch))
-                for part in batch.split(config.rows_per_pass)
-            ]
+        for batch in shuffled_batches(count, config.epochs, config.batch_size, order):
+            parts = [partial(share_of, part, batch) for part in batch.split(config.rows_per_pass)]
             losses.append(optimizer_step(optimizer, scale, parts, diverged).item())
             if diverged.any():
                 raise FloatingPointError(
-                    "The M-step's loss or its gradient is not finite: take a lower learning "
-                    "rate, or in float16 a GPU with bfloat16."
+                    "The M-step's loss or its gradient is not finite: take a lower learning rate, "
+                    "or in float16 a GPU with bfloat16."
                 )
     optimizer.zero_grad()
     return losses
 
 
-def partial_loss(
-    policy: Policy, rows: Sequence[tuple[Tensor, Tensor]], batch_size: int
-) -> Callable[[], Tensor]:
-    """A function of what these rows contribute to the mean loss of their batch, (1,)."""
+def lora_optimizer(policy: Policy) -> torch.optim.AdamW:
+    """AdamW on the policy's LoRA, at the config's learning rate for M-steps."""
+    lora = [tensor for name, tensor in policy.model.named_parameters() if "lora_" in name]
+    for tensor in lora:
+        tensor.requires_grad_()
+    return torch.optim.AdamW(lora, lr=policy.config.m_step_learning_rate, weight_decay=0.0)
+
+
+def pad_rows(policy: Policy, rows: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """(ids, labels) of rows as `sft_example` makes them, each (rows, longest); pads are -100."""
     ids, labels = (
         pad_sequence(list(column), batch_first=True, padding_value=value).to(policy.model.device)
         for column, value in zip(zip(*rows), (policy.tokenizer.pad_token_id, -100))
     )
-    share = len(rows) / batch_size
-    return lambda: row_losses(policy.model, {"input_ids": ids}, labels).mean()[None] * share
+    return ids, labels
+
+
+def sft_rows(policy: Policy, examples: Sequence[tuple[str, str]]) -> list[tuple[Tensor, Tensor]]:
+    """`sft_example` of each (prompt, self-edit) pair. Raises ValueError for one that is too long
+    for the model."""
+    rows = [sft_example(policy, *example) for example in examples]
+    check_length(policy.model, max((len(ids) for ids, _ in rows), default=0))
+    return rows
 
 
 def sft_example(policy: Policy, prompt: str, edit: str) -> tuple[Tensor, Tensor]:
