@@ -10,12 +10,14 @@ from .api import (
     answer_questions,
     compare,
     compare_controls,
+    compare_together,
     evaluate_self_edits,
     generate_self_edits,
     run_seal,
 )
 from .estimate import Estimate, can_read, estimate_run
 from .evaluation import Comparison
+from .evaluation.together import Together
 from .inner_loop import Lesson, Trial
 from .loading import load_quantized
 from .models.choice import environment

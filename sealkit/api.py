@@ -10,8 +10,9 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from .evaluation import Comparison, compare_arms
+from .evaluation import Arms, Comparison, add_arms, compare_arms
 from .evaluation.controls import add_controls
+from .evaluation.together import Together
 from .inner_loop import Trial, run_trials
 from .outer_loop import History, answer_exams, seal, write_self_edits
 from .policy import Config, Model, Policy, Weights, temporary_policy
@@ -199,6 +200,35 @@ def compare_controls(
         styles = policy.config.prompts.styles
         arms = compare_arms(policy, knowledge, list(passages), policies, styles, seed, cache)
         add_controls(arms, list(train), history.iterations, policies, styles)
+        return arms.comparison
+
+
+def compare_together(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    passages: Sequence[Passage],
+    together: Together,
+    policies: Mapping[str, Weights] | None = None,
+    styles: Sequence[str] = (),
+    seed: int = 0,
+) -> Comparison:
+    """The arms of `compare`, but `together.size` passages share one adapter.
+
+    The paper's "continued pretraining" (section 4.2). Raises ValueError for more passages in an
+    adapter than there are, FloatingPointError if its training diverges.
+
+    >>> import sealkit
+    >>> passages = sealkit.load_passages("bundled", "test", limit=2)
+    >>> two = sealkit.Together(2, epochs=1)
+    >>> table = sealkit.compare_together(*sealkit.load_quantized("bundled"), passages, two)
+    >>> table.notes
+    ('(2 at a time in one adapter: 1 epoch, 4 a gradient step)',)
+    """
+    check_passages(passages)
+    with temporary_policy(model, tokenizer, knowledge.config_for(tokenizer), seed) as policy:
+        policies = policies or {"self-edits before RL": policy.weights()}
+        arms = Arms(policy, knowledge, list(passages), seed, {}, together)
+        add_arms(arms, policies, styles)
         return arms.comparison
 
 

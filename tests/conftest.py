@@ -24,6 +24,7 @@ LONGEST = [  # half a minute and more each, alone on a core
     "05_evaluation",
     "04_restem_outer_loop",
     "07_continual_learning",
+    "08_open_questions",
     "03_qlora_inner_loop",
     "test_untrusted",
     "test_cache",

@@ -28,6 +28,7 @@ NAMES = [
     "05_evaluation",
     "06_few_shot_puzzles",
     "07_continual_learning",
+    "08_open_questions",
 ]
 SOLUTION = r"(?ms)^ *### BEGIN SOLUTION\n(.*?)^ *### END SOLUTION$"
 HIDDEN = r"(?ms)^### BEGIN HIDDEN TESTS\n(.*?)^### END HIDDEN TESTS$"

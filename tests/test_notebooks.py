@@ -30,6 +30,7 @@ NAMES = [
     "05_evaluation",
     "06_few_shot_puzzles",
     "07_continual_learning",
+    "08_open_questions",
 ]
 
 
@@ -52,7 +53,7 @@ def texts(cell):
 
 def test_each_has_its_module():
     assert sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb")) == NAMES
-    modules = "loading policy inner_loop outer_loop evaluation few_shot continual".split()
+    modules = "loading policy inner_loop outer_loop evaluation few_shot continual m_steps".split()
     for name, module in zip(NAMES, modules):
         assert any(module in cell.source for cell in code_cells(read(name)))
 

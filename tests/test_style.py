@@ -37,8 +37,11 @@ ORDER = [  # each may import those before it
     "lora",
     "inner_loop",
     "outer_loop",
+    "evaluation.together",
     "evaluation.__init__",
     "evaluation.controls",
+    "m_steps.__init__",
+    "m_steps.losses",
     "tasks.tokens",
     "tasks.grading",
     "tasks.passages",
@@ -79,6 +82,9 @@ TAUGHT = {  # the notebook that builds by hand what the module does
     "continual.remedies": "07_continual_learning",
     "continual.remembering": "07_continual_learning",
     "continual.stream": "07_continual_learning",
+    "evaluation.together": "08_open_questions",
+    "m_steps.__init__": "08_open_questions",
+    "m_steps.losses": "08_open_questions",
 }
 LINES, PARAMETERS = 55, 7  # with annotated signature and docstring
 

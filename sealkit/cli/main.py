@@ -18,8 +18,9 @@ import matplotlib
 
 from ..continual.stream import draw_streams, study
 from ..estimate import can_read, estimate_run
-from ..evaluation import compare_arms
+from ..evaluation import Arms, add_arms
 from ..evaluation.controls import add_controls
+from ..evaluation.together import Together
 from ..loading import load_quantized, weight_bytes
 from ..models.choice import environment, model_name
 from ..models.text import encode
@@ -52,6 +53,7 @@ HELP = {
     "held-out": "test passages of the table, at most (default: 60)",
     "styles": "add an arm for each single style of prompt, without RL",
     "controls": "add what might do as well: greedy text, longest of five, ReSTEM without reward",
+    "together": "let N held-out passages share one adapter (default: each has its own)",
     "task": "'knowledge', passages (default); 'puzzles', whose self-edits are training recipes "
     "(--data is then 'bundled' or ARC's JSON); 'stream', passages learned for good, in turn",
     "streams": "streams of eight test passages, with --task stream (default: 16)",
@@ -139,7 +141,8 @@ def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", help=HELP["model"])
     parser.add_argument("--data", type=data_source, metavar="squad|FILE", help=HELP["data"])
     parser.add_argument("--seed", type=int, default=0, help=HELP["seed"])
-    sizes = {"iterations": 2, "self-edits": 5, "passages": None, "held-out": 60, "streams": 16}
+    sizes: dict[str, int | None] = {"iterations": 2, "self-edits": 5, "passages": None}
+    sizes |= {"held-out": 60, "together": None, "streams": 16}
     for name, default in sizes.items():
         parser.add_argument(
             f"--{name}", type=positive_int, default=default, metavar="N", help=HELP[name]
@@ -254,6 +257,9 @@ def run(args: argparse.Namespace) -> None:
     if args.output:
         check_mounted(args.output)
     policy, train, test = load_inputs(args, log)
+    together = Together(args.together) if args.together else None
+    if together:
+        together.group(0, len(test))  # raises ValueError for more than there are
     args.output = args.output or new_run_folder()
     task, passages, noun = args.domain, {"train": train, "test": test}, args.domain.NOUN
     styled = task is knowledge and (args.styles or args.controls)
@@ -280,7 +286,8 @@ def run(args: argparse.Namespace) -> None:
         # 3. compare all policies, and their rivals, on the held-out items
         policies = {BEFORE: cache["policy", 0]["weights"]} | policies
         if task is knowledge:
-            arms = compare_arms(policy, task, test, policies, styles, seed, cache)
+            arms = Arms(policy, task, test, seed, cache, together)
+            add_arms(arms, policies, styles)
             if args.controls:
                 add_controls(arms, train, iterations, policies, styles)
             comparison = arms.comparison
@@ -309,7 +316,7 @@ def run_stream(args: argparse.Namespace) -> None:
 def run_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options of a run that its folder remembers: {name on the command line: value}."""
     names = {
-        "knowledge": ["iterations", "self-edits", "passages", "held-out", "styles", "controls"],
+        "knowledge": "iterations self-edits passages held-out styles controls together".split(),
         "stream": ["task", "streams", "held-out"],
         "puzzles": ["task", "iterations", "self-edits", "passages", "held-out"],
     }[args.task]

@@ -96,7 +96,8 @@ class Arms(Generic[Item]):
     @property
     def comparison(self) -> Comparison:
         """The rows so far."""
-        return Comparison(dict(self.scores), costs=dict(self.costs))
+        notes = (str(self.together),) if self.together else ()
+        return Comparison(dict(self.scores), notes, dict(self.costs))
 
     def keys(self, arm: str) -> list[Key]:
         """The key of each item: it changes with the arm, the items, the config and all weights."""
@@ -168,7 +169,13 @@ def compare_arms(
     Leaves the first policy's weights in the policy.
     """
     arms = Arms(policy, task, items, seed, {} if cache is None else cache)
-    first = next(iter(policies.values()))
+    add_arms(arms, policies, styles)
+    return arms
+
+
+def add_arms(arms: Arms[Item], policies: Mapping[str, Weights], styles: Sequence[str] = ()) -> None:
+    """Add the rows of `compare_arms` to arms on some items. Leaves the first policy's weights."""
+    policy, items, first = arms.policy, arms.items, next(iter(policies.values()))
     policy.load(first)
     for arm in UNTRAINED:
         arms.add_untrained(arm, in_context=arm != "no adaptation")
@@ -181,4 +188,3 @@ def compare_arms(
     policy.load(first)
     if all(oracles := [getattr(item, "oracle", "") for item in items]):
         arms.add("oracle", oracles, written=0)
-    return arms

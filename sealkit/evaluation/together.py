@@ -48,6 +48,11 @@ class Together:
     epochs: int = 8
     batch_size: int = 4
 
+    def __str__(self) -> str:
+        plural = "s" if self.epochs > 1 else ""
+        steps = f"{self.epochs} epoch{plural}, {self.batch_size} a gradient step"
+        return f"({self.size} at a time in one adapter: {steps})"
+
     def group(self, i: int, count: int) -> list[int]:
         """The places of the `size` items of `count` that share item i's adapter; where the last
         ones are too few, the first ones keep them company. Raises ValueError."""

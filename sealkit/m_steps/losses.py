@@ -31,7 +31,7 @@ def reward_weighted(
 ) -> list[float]:
     """Advantage-weighted regression (arXiv:1910.00177): SFT on all, weighted by exp(A/β).
 
-    A is the reward less the item's mean; the weights' mean is 1. Goes on from the last policy.
+    A is the reward less the mean of the item's others; the weights' mean is 1. Goes on from the last policy.
     """
     rows = sft_rows(policy, samples.examples)
     weights = (advantages(samples.rewards) / beta).exp()
@@ -61,8 +61,7 @@ def dpo(policy: Policy, samples: Samples, seed: object = 0, beta: float = 0.1) -
         members = [n for p in part for n in pairs[p]]
         log_probs, _ = token_log_probs(policy, [rows[n] for n in members])
         ratios = log_probs.sum(1) - torch.stack([reference[n] for n in members])
-        better, worse = ratios.view(-1, 2).T
-        return -logsigmoid(beta * (better - worse))
+        return preference_losses(ratios.view(-1, 2), beta)
 
     return finetune(policy, len(pairs), losses, seed)
 
@@ -77,10 +76,10 @@ def policy_gradient(
 ) -> list[float]:
     """Policy gradient with the group as baseline: RLOO (arXiv:2402.14740), GRPO (arXiv:2402.03300).
 
-    −min(ρ A, clip(ρ, 1 ± clip) A) + kl · k3 at each token, averaged over a self-edit's tokens,
-    where ρ = π/π_old and k3 = π_ref/π − log π_ref/π − 1 with the first policy as π_ref. A is the
-    reward less the mean of the item's others (RLOO), or `standardized` within the item (GRPO).
-    Goes on from the last policy, with the run's optimizer.
+    −min(ρ A, clip(ρ, 1 ± clip) A) + kl · k3 at each token, averaged over a self-edit's tokens;
+    ρ = π/π_old, and π_ref of `k3` is the first policy. A is the reward less the mean of the item's
+    others (RLOO), or `standardized` within the item (GRPO). Goes on from the last policy, with the
+    run's optimizer.
     """
     rows, last = sft_rows(policy, samples.examples), policy.weights()
     advantage = advantages(samples.rewards, standardized)
@@ -92,13 +91,39 @@ def policy_gradient(
     def losses(part: Tensor) -> Tensor:
         log_probs, mask = token_log_probs(policy, [rows[n] for n in part])
         before, first = (pad_sequence([each[n] for n in part], True) for each in (old, reference))
-        gain = advantage[part].to(mask.device)[:, None]
-        ratio = (log_probs - before).exp()
-        surrogate = torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
-        distance = (first - log_probs).exp() - (first - log_probs) - 1
-        return ((kl * distance - surrogate) * mask).sum(1) / mask.sum(1)
+        gains = clipped_gains(log_probs - before, advantage[part].to(mask.device), clip)
+        return ((kl * k3(first - log_probs) - gains) * mask).sum(1) / mask.sum(1)
 
     return finetune(policy, len(rows), losses, seed, samples.optimizer)
+
+
+def preference_losses(log_ratios: Tensor, beta: float) -> Tensor:
+    """−log σ(β (better − worse)) of log π/π_ref of (better, worse), (pairs, 2) -> (pairs,).
+
+    >>> preference_losses(torch.zeros(1, 2), beta=0.1)
+    tensor([0.6931])
+    """
+    better, worse = log_ratios.T
+    return -logsigmoid(beta * (better - worse))
+
+
+def clipped_gains(log_ratios: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    """min(ρ A, clip(ρ, 1 ± clip) A) of log ρ (n, tokens) and A (n,): (n, tokens).
+
+    >>> log_ratios = torch.tensor([[0.5, 2.0]]).log()
+    >>> clipped_gains(log_ratios, torch.tensor([1.0]), clip=0.2)
+    tensor([[0.5000, 1.2000]])
+    >>> clipped_gains(log_ratios, torch.tensor([-1.0]), clip=0.2)
+    tensor([[-0.8000, -2.0000]])
+    """
+    ratio, gain = log_ratios.exp(), advantage[:, None]
+    return torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
+
+
+def k3(log_ratios: Tensor) -> Tensor:
+    """exp(x) − x − 1 of x = log π_ref/π: at each token an unbiased estimate of KL(π, π_ref), never
+    negative (Schulman, Approximating KL divergence, 2020)."""
+    return log_ratios.exp() - log_ratios - 1
 
 
 def advantages(rewards: Tensor, standardized: bool = False) -> Tensor:
