@@ -37,7 +37,7 @@ class Way:
 
 
 ON_POLICY = {"batch_size": 10}
-GRPO = partial(policy_gradient, clip=0.2, kl=0.04, standardized=True)
+CLIPPED = partial(policy_gradient, clip=0.2, standardized=True)
 SFT_RATES = 2e-3, 1e-3, 4e-3
 WAYS = {
     "ReSTEM": Way(restem, SFT_RATES),
@@ -47,7 +47,8 @@ WAYS = {
     "reward-weighted": Way(reward_weighted, SFT_RATES),
     "DPO": Way(dpo, (5e-4, 2e-4, 1e-3)),
     "RLOO": Way(policy_gradient, (2e-3, 1e-3, 4e-3), ON_POLICY | {"epochs": 1}, 8),
-    "GRPO": Way(GRPO, (2e-3, 1e-3, 4e-3), ON_POLICY | {"epochs": 4}, 8),
+    "GRPO": Way(partial(CLIPPED, kl=0.04), (1e-3, 2e-3, 4e-3), ON_POLICY | {"epochs": 4}, 8),
+    "GRPO, no KL": Way(CLIPPED, (5e-4, 1e-3, 2e-3), ON_POLICY | {"epochs": 4}, 8),
 }
 
 
