@@ -294,7 +294,7 @@ def run(args: argparse.Namespace) -> None:
         check_mounted(args.output)
     policy, train, test = load_inputs(args, log)
     args.output = args.output or new_run_folder()
-    task, passages, noun = args.domain, {"train": train, "test": test}, args.domain.NOUN
+    task, items, noun = args.domain, {"train": train, "test": test}, args.domain.NOUN
     styled = task is knowledge and (args.styles or args.controls)
     styles = policy.config.prompts.styles if styled else ()
     if not (args.output / "run.json").exists():
@@ -308,7 +308,7 @@ def run(args: argparse.Namespace) -> None:
 
     # 2. SEAL: an iteration at a time, each in the log before the next begins
     with open_run_cache(args.output, policy, task, train, k, seed) as cache:
-        note_command(args.output, run_options(args), **(passages if task is knowledge else {}))
+        note_command(args.output, run_options(args), **items)
         log(f"\n{format_header(task.KINDS, noun)}")
         policies: dict[str, Weights] = {}
         iterations: list[Iteration] = []
@@ -394,7 +394,7 @@ def write_reports(folder: Path, log: Callable[[str], None]) -> None:
     with os_errors_as_run_error(folder / "figure.png"):
         draw_record(record, folder / "figure.png")
     write_page(record, folder / "report.html")
-    words = ("show", "ask") if record.test else ("show",)
+    words = ("show", "ask") if record.test and record.task is knowledge else ("show",)
     again = "".join(f"\n  python -m sealkit {word} {shlex.quote(str(folder))}" for word in words)
     log(f"Open {folder / 'report.html'}, or go on with{again}")
 
