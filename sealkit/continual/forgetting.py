@@ -117,7 +117,7 @@ class Forgetting:
             routed = [row["routed"] for row in rows if row["routed"] is not None]
             share = f"{np.mean(routed):8.0%}" if routed else ""
             lines.append(f"{remedy:<{width}}{costs}{share}")
-        lines.append(f"{NOTE}{few(len(self.rows[remedy]), 'stream')}")
+        lines.append(NOTE)
 
         # 3. the gain of the best remedy
         first, best = next(iter(self.rows)), self.best()
@@ -125,7 +125,7 @@ class Forgetting:
             gain, low, high = (100 * value for value in self.end(best, minus=first))
             interval = f"95% interval [{low:+.1f}, {high:+.1f}]"
             lines.append(f"{best} − {first}: {gain:+.1f} points, {interval}")
-        return "\n".join(lines)
+        return "\n".join(lines) + few(len(self.rows[first]), "stream")
 
     def head(self, width: int) -> list[str]:
         """Two lines: the head of the table of accuracies, and the row of the control."""
