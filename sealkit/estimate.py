@@ -13,10 +13,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from .api import check_counts, check_passages, config_of
+from .continual.stream import LOOKAHEAD, STREAMS_PER_PASS, run_benchmark
 from .inner_loop import run_trials
 from .outer_loop import answer_exams, m_step, write_self_edits
 from .policy import Model, Policy, temporary_policy
-from .tasks import knowledge
+from .tasks import Domain, knowledge
 from .tasks.passages import Passage
 
 Value = TypeVar("Value")
@@ -49,10 +50,12 @@ def estimate_run(
     iterations: int = 2,
     k: int = 5,
     exams: int = 0,
+    task: Domain[Any] = knowledge,
 ) -> Estimate:
     """Estimate of `run_seal`, from some self-edits, one pass and two steps of the M-step.
 
     exams: (passage, self-edit) pairs that are sampled and tried out afterwards, as `compare` does.
+    task: the domain; the items of another one stand for passages, and a policy on the model.
     The model is left as it was. Raises ValueError for what `run_seal` refuses.
 
     >>> import sealkit
@@ -60,7 +63,8 @@ def estimate_run(
     >>> 0 < sealkit.estimate_run(*sealkit.load_quantized("bundled"), passages, k=1).minutes < 60
     True
     """
-    check_passages(passages)
+    if task is knowledge:
+        check_passages(passages)
     check_counts(iterations, k)
     with temporary_policy(model, tokenizer, config_of(model, tokenizer)) as policy:
         config, trials = policy.config, len(passages) * (k + 1)
@@ -76,12 +80,12 @@ def estimate_run(
 
         requests = [(passage, j) for passage in passages[:SAMPLED] for j in range(k)]
         requests = requests[: config.texts_per_pass]
-        edits = timed(write_self_edits, policy, knowledge, requests, ("estimate", 0))
+        edits = timed(write_self_edits, policy, task, requests, ("estimate", 0))
         cycled = cycle((passage, edit) for (passage, _), edit in zip(requests, edits))
         pairs = list(islice(cycled, min(trials, config.adapters_per_pass)))
-        run_trials(policy, knowledge, pairs[:1])  # the first pass takes longer
-        timed(run_trials, policy, knowledge, pairs)
-        rows = [(knowledge.prompt(passage, config), edit) for passage, edit in pairs]
+        run_trials(policy, task, pairs[:1])  # the first pass takes longer
+        timed(run_trials, policy, task, pairs)
+        rows = [(task.prompt(passage, config), edit) for passage, edit in pairs]
         once = replace(policy, config=replace(config, epochs=2))
         timed(m_step, once, rows[: config.batch_size])
     writing, trying, step = (s / n for s, n in zip(seconds, (len(requests), len(pairs), 2)))
@@ -89,6 +93,24 @@ def estimate_run(
     iteration = k * len(passages) * writing + trials * trying + steps * step
     total = iterations * iteration + exams * (writing + trying)
     return Estimate(total / 60, most_memory(model.device) / 2**30, model.device.type)
+
+
+def estimate_streams(policy: Policy, streams: Sequence[Sequence[Passage]], style: str) -> Estimate:
+    """Estimate of `study`, from all of its remedies on the first two passages of some streams.
+
+    The time grows as the number of exams does: after each passage all earlier ones are examined,
+    and the most thorough remedies train on them.
+    """
+    width, start = min(policy.config.adapters_per_pass, STREAMS_PER_PASS), time.perf_counter()
+    run_benchmark(policy, knowledge, [stream[:2] for stream in streams[:width]], style=style)
+    seconds = time.perf_counter() - start
+
+    def exams(n: int) -> int:
+        return n + sum(1 + min(learned + LOOKAHEAD, n) for learned in range(1, n + 1))
+
+    batches, growth = ceil(len(streams) / width), exams(len(streams[0])) / exams(2)
+    memory = most_memory(policy.model.device) / 2**30
+    return Estimate(seconds * batches * growth / 60, memory, policy.model.device.type)
 
 
 def most_memory(device: torch.device) -> int:

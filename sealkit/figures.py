@@ -40,7 +40,8 @@ def plot_comparison(
     ax.set(yticks=range(len(comparison.scores)), yticklabels=comparison.scores, xlim=(0, 116))
     ax.set(xlabel=f"accuracy, % of {QUESTIONS.get(items, 'questions')} (95% interval over {items})")
     ax.invert_yaxis()
-    ax.set_title(f"{count} {items} the policy was not trained on", fontsize="medium")
+    noun = items.removesuffix("s" * (count == 1))
+    ax.set_title(f"{count} {noun} the policy was not trained on", fontsize="medium")
     return ax
 
 
@@ -63,7 +64,8 @@ def plot_rewards(history: History, ax: Axes | None = None, items: str = "passage
         ends = [[min(half, middle)], [min(half, 100 - middle)]]
         line = ax.errorbar(t + 0.41, middle, ends, fmt="D", ms=4, color="black", capsize=3)
         ax.text(t + 0.41, middle + half + 2, f"{middle:.0f}%", ha="center", va="bottom")
-    ax.set(xticks=[i.number for i in history.iterations], xlabel="iteration")
+    scale = f"iteration (the longest bar: {most} self-edit{'s' * (most != 1)})"
+    ax.set(xticks=[i.number for i in history.iterations], xlabel=scale)
     edge = max(6, 0.6 * height)
     ax.set(xlim=(0.5, len(counts) + 0.7), ylim=(-edge, 100 + edge))
     ax.set(ylabel=f"reward of a self-edit, % of {QUESTIONS.get(items, 'questions')}")
@@ -143,5 +145,6 @@ def save_figure(figure: Figure, path: Path | StringIO) -> None:
     svg = getattr(path, "suffix", ".svg") == ".svg"
     options = {"transparent": True, "metadata": {"Date": None}} if svg else {"dpi": 120}
     with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sealkit"}):
-        figure.savefig(path, format="svg" if svg else "png", **options)
+        kind = "svg" if svg else "png"
+        figure.savefig(path, format=kind, bbox_inches="tight", **options)  # nothing is clipped
     plt.close(figure)

@@ -375,7 +375,7 @@ def test_what_a_stream_taught_outlives_the_process(tmp_path, monkeypatch, capsys
         "sys.stdin", io.StringIO("\n".join(q.question for q in stream[0].questions))
     )
     assert not main(["ask", str(tmp_path / "r")])
-    adapted = re.findall("adapted: (.*)", capsys.readouterr().out)
+    adapted = re.findall("adapted: (.*)  [✓✗]", capsys.readouterr().out)
     right = knowledge.reward(stream[0], adapted, knowledge.BUNDLED_CONFIG)
     assert right == pytest.approx(rewards[0], abs=0.26)  # one question of four
     assert rewards == pytest.approx(rows[0]["accuracy"][-1], abs=0.26)

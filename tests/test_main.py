@@ -91,15 +91,20 @@ def test_the_adapted_model_of_a_past_run_answers(small, capsys, monkeypatch):
     output, _ = small
     (passage,) = sealkit.load_passages("bundled", "test", 1)
     asked = [question.question for question in passage.questions]
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([*asked, "", "never asked"])))
+    numbers = [str(n + 1) for n in range(len(asked))]
+    lines = ["", *asked, " ", *numbers, "9", "q", "never asked"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
     assert not main(["ask", str(output)])
     said = capsys.readouterr().out
-    answers = re.findall(r"adapted: (.*)\n +without: (.*)", said)
+    adapted = re.findall(r"adapted: (.*)  . (right|wrong)\n +without: (.*)", said)
     journal = sealkit.Journal(output)
     trial = next(
         v for k, v in journal.items() if k[:2] == ("arm", "after iteration 1") and not k[3]
     )
-    assert [adapted for adapted, _ in answers] == trial["answers"]
+    assert [answer for answer, _, _ in adapted] == 2 * trial["answers"]
+    assert [mark for _, mark, _ in adapted].count("right") == 2 * len(asked) * trial["reward"]
+    assert said.count(f"right is {passage.questions[0].answers[0]}\n") == 2
+    assert "There is no question 9: type a number from 1 to 4." in said
     assert trial["self_edit"].splitlines()[0][:60] in said
     assert main(["ask", str(output), "--passage", "5"]) == 2
     assert "--passage 5: there are 4 held out" in capsys.readouterr().err
@@ -197,6 +202,15 @@ def status_of(words):
         (["ask", "nowhere"], "'nowhere' holds no run: give a run's folder"),
         (["ask", "nowhere", "--passage", "0"], "--passage: '0' is not a number from 1 on"),
         (["--held-out", "0"], "--held-out: '0' is not a number from 1 on"),
+        (["--itertions", "3"], "there is no option --itertions: did you mean --iterations?"),
+        (["--selfedits=3"], "there is no option --selfedits: did you mean --self-edits?"),
+        (["ask", "runs/1", "--wbe"], "there is no option --wbe: did you mean --web?"),
+        (["--zzzzzz"], "there is no option --zzzzzz: --help lists all"),
+        (["--streams", "16"], "--streams: --task knowledge does not use it; leave it out"),
+        (["--task", "stream", "--iterations", "2"], "--iterations: --task stream does not use it"),
+        (["--task", "puzzles", "--controls"], "--controls: --task puzzles does not use it"),
+        (["--seed", "0", "show", "runs/1"], "--seed: show does not use it; leave it out"),
+        (["--model", "bundled", "estimate"], "--model: estimate does not use it; leave it out"),
         (["--self-edits", "0"], "--self-edits: '0' is not a number from 1 on"),
         (["--passages", "-1"], "--passages: '-1' is not a number from 1 on"),
         (["--iterations", "two"], "--iterations: 'two' is not a number from 1 on"),

@@ -62,6 +62,7 @@ ORDER = [  # each may import those before it
     "cli.minutes",
     "cli.page",
     "cli.talk",
+    "cli.web",
     "cli.main",
     "__main__",
 ]

@@ -10,14 +10,16 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 
+from ..continual.remedies import REMEDIES
 from ..continual.stream import draw_streams, study
-from ..estimate import can_read, estimate_run
+from ..estimate import can_read, estimate_run, estimate_streams
 from ..evaluation import Arms, add_arms
 from ..evaluation.controls import add_controls
 from ..evaluation.together import Together
@@ -34,13 +36,14 @@ from ..runs.folder import check_mounted, new_run_folder
 from ..runs.identity import open_run_cache
 from ..runs.processes import distributed_state, run_alone
 from ..tasks import Domain, knowledge, puzzles
-from ..tasks.few_shot import compare_recipes
+from ..tasks.few_shot import FIXED_RECIPES, compare_recipes
 from ..tasks.passages import load_passages, source_for
 from .minutes import format_minutes
 from .page import command_of, draw_record, format_results, format_rows, wrap, write_page
 from .record import BEFORE, note_command, read_record
 from .rows import count_styles, format_header, format_row
 from .talk import talk
+from .web import serve
 
 HELP = {
     "model": "'bundled', a folder or a hub id (default: $SEALKIT_MODEL, else bundled)",
@@ -63,6 +66,18 @@ HELP = {
     "show": "print and draw a past run, from its folder alone",
     "ask": "let the policy of a past run study a passage held out, and ask it questions",
     "passage": "which of the passages held out (default: 1)",
+    "web": "as a page in the browser, on which one can edit self-edits and let them be learned",
+}
+SIZES = {"iterations": 2, "self-edits": 5, "passages": 40, "held-out": 60, "streams": 16}
+RUN = "model", "data", "seed", "held-out", "task", "verbose", "output"
+LOOP = "iterations", "self-edits", "passages"
+USED: dict[str, tuple[str, ...]] = {  # the options that each task and command goes by
+    "--task knowledge": (*RUN, *LOOP, "styles", "controls", "together"),
+    "--task stream": (*RUN, "streams"),
+    "--task puzzles": (*RUN, *LOOP),
+    "estimate": (*LOOP, "held-out"),
+    "show": (),
+    "ask": ("passage", "web"),
 }
 EXAMPLES = """examples:
   python -m sealkit                         the bundled model on its own world
@@ -75,7 +90,9 @@ EXAMPLES = """examples:
   python -m sealkit --passages 10 --self-edits 3 --iterations 1 estimate
   python -m sealkit show runs/1
   python -m sealkit ask runs/1 --passage 2
+  python -m sealkit ask runs/1 --web
 """
+NAME = max(map(len, REMEDIES))  # columns
 OPTIONS = {"k": "--self-edits", "seed": "--seed", "model": "--model"}
 OPTIONS |= {"items": "what --data and --passages give"}  # as `describe_differences` names them
 
@@ -140,38 +157,55 @@ def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.set_defaults(act=run)
     parser.add_argument("--model", help=HELP["model"])
     parser.add_argument("--data", type=data_source, metavar="squad|FILE", help=HELP["data"])
-    parser.add_argument("--seed", type=int, default=0, help=HELP["seed"])
-    sizes: dict[str, int | None] = {"iterations": 2, "self-edits": 5, "passages": None}
-    sizes |= {"held-out": 60, "together": None, "streams": 16}
-    for name, default in sizes.items():
-        parser.add_argument(
-            f"--{name}", type=positive_int, default=default, metavar="N", help=HELP[name]
-        )
-    for name in ("styles", "controls"):
-        parser.add_argument(f"--{name}", action="store_true", help=HELP[name])
-    parser.add_argument(
-        "--task", choices=("knowledge", "puzzles", "stream"), default="knowledge", help=HELP["task"]
-    )
-    parser.add_argument("--verbose", action="store_true", help=HELP["verbose"])
+    parser.add_argument("--seed", type=int, help=HELP["seed"])
+    for name in (*SIZES, "together"):
+        parser.add_argument(f"--{name}", type=positive_int, metavar="N", help=HELP[name])
+    for name in ("styles", "controls", "verbose"):
+        parser.add_argument(f"--{name}", action="store_true", default=None, help=HELP[name])
+    parser.add_argument("--task", choices=("knowledge", "puzzles", "stream"), help=HELP["task"])
     parser.add_argument("--output", type=Path, help=HELP["output"])
-    commands = parser.add_subparsers(title="commands", metavar="estimate|show|ask")
-    command = commands.add_parser("estimate", help=HELP["estimate"], description=HELP["estimate"])
-    command.set_defaults(act=estimate)
-    for name, act in {"show": show, "ask": ask}.items():
+    commands = parser.add_subparsers(title="commands", metavar="estimate|show|ask", dest="command")
+    for name, act in {"estimate": estimate, "show": show, "ask": ask}.items():
         command = commands.add_parser(name, help=HELP[name], description=HELP[name])
-        command.add_argument("folder", type=Path, help="the run's folder, such as runs/1")
         command.set_defaults(act=act)
-    command.add_argument(
-        "--passage", type=positive_int, default=1, metavar="N", help=HELP["passage"]
-    )
+        if act is not estimate:
+            command.add_argument("folder", type=Path, help="the run's folder, such as runs/1")
+    command.add_argument("--passage", type=positive_int, metavar="N", help=HELP["passage"])
+    command.add_argument("--web", action="store_true", default=None, help=HELP["web"])
+    words = sys.argv[1:] if words is None else words
+    check_spelling(parser, words)
     args = parser.parse_args(words)
-    args.passages = args.passages or (60 if args.task == "puzzles" else 40)
+    fill_in(parser, args)
     known = args.data in (None, "bundled", "squad") or Path(args.data).is_file()
     if not known and args.task != "puzzles":  # which may be a folder, too
         parser.error(f"argument --data: there is no file {args.data!r}")
     args.domain = puzzles if args.task == "puzzles" else knowledge
-    args.act = run_stream if args.task == "stream" and args.act is run else args.act
+    args.act = run_stream if args.task == "stream" else args.act
     return args
+
+
+def check_spelling(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """End with argparse's error at the first word that is no option, or the start of one."""
+    known = ["--help", *(f"--{name}" for name in dict.fromkeys(sum(USED.values(), ())))]
+    for word in words:
+        name = word.partition("=")[0]
+        if word.startswith("--") and not any(option.startswith(name) for option in known):
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else "--help lists all."
+            parser.error(f"there is no option {name}: {hint}")
+
+
+def fill_in(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Put defaults where nothing is given; end with argparse's error where nothing would use it."""
+    what = args.command or f"--task {args.task or 'knowledge'}"
+    defaults = {"seed": 0, "task": "knowledge", "passage": 1} | SIZES
+    defaults |= {"passages": 60} if args.task == "puzzles" else {}
+    for name in dict.fromkeys(sum(USED.values(), ())):
+        place = name.replace("-", "_")
+        if getattr(args, place, None) is None:
+            setattr(args, place, defaults.get(name))
+        elif name not in USED[what]:
+            parser.error(f"argument --{name}: {what} does not use it; leave it out")
 
 
 def load_inputs(args: argparse.Namespace, log: Log) -> tuple[Policy, list[Any], list[Any]]:
@@ -190,8 +224,12 @@ def load_inputs(args: argparse.Namespace, log: Log) -> tuple[Policy, list[Any], 
     log(environment(name))
     log(f"In 4 bits ({quantization(model)}): {held} MB of weights, {plain} in 16 bits.")
     items = f"{task.NOUN}s of {args.data}".capitalize()
-    log(f"{items}: {len(train)} to train on, {len(test)} {others} to test on.")
-    sizes = ("passages", args.passages, train), ("held-out", args.held_out, test)
+    sizes = [("passages", args.passages, train), ("held-out", args.held_out, test)]
+    if args.task == "stream":
+        sizes = sizes[1:]
+        log(f"{items}: {len(test)} of the test split, from which the streams are drawn.")
+    else:
+        log(f"{items}: {len(train)} to train on, {len(test)} {others} to test on.")
     for option, most, loaded in sizes:
         if len(loaded) < most:
             log(f"(--{option} {most}: there are {len(loaded)}, all are taken.)")
@@ -261,17 +299,21 @@ def run(args: argparse.Namespace) -> None:
     if together:
         together.group(0, len(test))  # raises ValueError for more than there are
     args.output = args.output or new_run_folder()
-    task, passages, noun = args.domain, {"train": train, "test": test}, args.domain.NOUN
+    task, items, noun = args.domain, {"train": train, "test": test}, args.domain.NOUN
     styled = task is knowledge and (args.styles or args.controls)
     styles = policy.config.prompts.styles if styled else ()
-    if task is knowledge and not (args.output / "run.json").exists():
-        loaded, exams = (policy.model, policy.tokenizer, train), args.iterations + len(styles) + 3
-        log(str(estimate_run(*loaded, args.iterations, k, exams * len(test))))
-        log(can_read(*loaded))
+    if not (args.output / "run.json").exists():
+        loaded = policy.model, policy.tokenizer, train
+        exams = (args.iterations + len(styles) + 3) * len(test)
+        if task is puzzles:
+            exams += len(FIXED_RECIPES) * len(train + test)
+        log(str(estimate_run(*loaded, args.iterations, k, exams, task)))
+        if task is knowledge:
+            log(can_read(*loaded))
 
     # 2. SEAL: an iteration at a time, each in the log before the next begins
     with open_run_cache(args.output, policy, task, train, k, seed) as cache:
-        note_command(args.output, run_options(args), **(passages if task is knowledge else {}))
+        note_command(args.output, run_options(args), **items)
         log(f"\n{format_header(task.KINDS, noun)}")
         policies: dict[str, Weights] = {}
         iterations: list[Iteration] = []
@@ -304,10 +346,17 @@ def run_stream(args: argparse.Namespace) -> None:
     """Learn streams of test passages for good, with each remedy against forgetting."""
     log = Log(args.verbose)
     policy, _, test = load_inputs(args, log)
-    args.output = args.output or new_run_folder()
+    args.output, style = args.output or new_run_folder(), "questions"
     streams = draw_streams(test, args.streams, min(8, len(test)), args.seed)
-    study(policy, knowledge, streams, args.output, args.seed, "questions")
-    note_command(args.output, run_options(args), test=test)
+    if not (args.output / "run.json").exists():
+        log(str(estimate_streams(policy, streams, style)))
+    for table in study(policy, knowledge, streams, args.output, args.seed, style):
+        *_, remedy = table.rows
+        if len(table.rows) == 1:
+            note_command(args.output, run_options(args), test=test)
+            log("\n" + "\n".join(table.head(NAME)))
+        log(table.format_row(remedy, NAME))
+        log.save(args.output)
     write_reports(args.output, log)
     log(f"{time.time() - log.start:.0f} s in all.")
     log.save(args.output)
@@ -315,13 +364,10 @@ def run_stream(args: argparse.Namespace) -> None:
 
 def run_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options of a run that its folder remembers: {name on the command line: value}."""
-    names = {
-        "knowledge": "iterations self-edits passages held-out styles controls together".split(),
-        "stream": ["task", "streams", "held-out"],
-        "puzzles": ["task", "iterations", "self-edits", "passages", "held-out"],
-    }[args.task]
-    values = {name: getattr(args, name.replace("-", "_")) for name in ("data", "seed", *names)}
-    return {"model": str(model_name(args.model))} | values
+    left_out = ("verbose", "output") + ("task",) * (args.task == "knowledge")
+    names = [name for name in USED[f"--task {args.task}"] if name not in left_out]
+    values = {name: getattr(args, name.replace("-", "_")) for name in names}
+    return values | {"model": str(model_name(args.model))}
 
 
 def time_iterations(
@@ -354,7 +400,7 @@ def write_reports(folder: Path, log: Callable[[str], None]) -> None:
     with os_errors_as_run_error(folder / "figure.png"):
         draw_record(record, folder / "figure.png")
     write_page(record, folder / "report.html")
-    words = ("show", "ask") if record.test else ("show",)
+    words = ("show", "ask") if record.test and record.task is knowledge else ("show",)
     again = "".join(f"\n  python -m sealkit {word} {shlex.quote(str(folder))}" for word in words)
     log(f"Open {folder / 'report.html'}, or go on with{again}")
 
@@ -365,5 +411,5 @@ def estimate(args: argparse.Namespace) -> None:
 
 
 def ask(args: argparse.Namespace) -> None:
-    """Talk to the adapted model of a past run."""
-    talk(read_record(args.folder), args.passage)
+    """Talk to the adapted model of a past run, in the terminal or on a page."""
+    (serve if args.web else talk)(read_record(args.folder), args.passage)

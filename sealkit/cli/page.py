@@ -8,24 +8,33 @@ import re
 import shlex
 import textwrap
 from collections.abc import Iterator
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..continual.forgetting import alt_text, plot_forgetting
+from ..evaluation import FEW, few
 from ..figures import draw_run, save_figure
 from ..inner_loop import Trial
 from ..outer_loop import History
 from ..runs.files import write_text
+from ..tasks import puzzles
+from ..tasks.arc import Puzzle
 from ..tasks.passages import Passage
 from .record import Record
-from .rows import COLUMNS, format_header, format_row
+from .rows import COLUMNS, format_header, format_row, plural
 
 SHOWN = 3  # passages whose self-edits are shown, the first ones held out
 COMMAND = "  python -m sealkit "
 LINES = 4  # of a self-edit in a terminal
 # of the last policy's arm
+GRID = re.compile(r"\d( \d)*( / \d( \d)*)*")  # as `puzzles.line` writes it
+MARKS = {True: " ✓", False: " ✗", None: ""}
+STEPS = 4  # of a recipe's training that are drawn
 RIVALS = re.compile("no RL|no reward|before RL$|passage only|^(best|random).* recipe$")
 
 
@@ -52,8 +61,8 @@ def wrap(text: object, indent: str = "") -> str:
     return "\n".join(s if s.startswith(COMMAND) else filler.fill(s) for s in lines)
 
 
-def trials_before_and_after(record: Record) -> list[tuple[Passage, tuple[Trial, ...]]]:
-    """(passage, (Trial before RL, Trial after)) of each held-out passage, as far as there are."""
+def trials_before_and_after(record: Record) -> list[tuple[Any, tuple[Trial, ...]]]:
+    """(item, (Trial before RL, Trial after)) of each held-out item, as far as there are."""
     trials = zip(*(record.tried.get(arm, ()) for arm in (record.first, record.last)))
     return list(zip(record.test, trials))
 
@@ -74,8 +83,10 @@ def format_results(record: Record) -> str:
         lines.append(wrap(f"{summary(record)}\n\n{record.streams}"))
     elif record.comparison:
         count = len(next(iter(record.comparison.scores.values())))
-        lines += [f"{count} {record.task.NOUN}s that no policy has seen, one self-edit each:"]
+        items = plural(count, record.task.NOUN)
+        lines += [f"{items} that no policy has seen, one self-edit each:"]
         lines += [wrap(record.comparison), "", *format_gains(record)]
+        lines += [wrap(few(count, record.task.NOUN).strip())] * (count < FEW)
     return "\n".join(lines)
 
 
@@ -109,19 +120,21 @@ def summary(record: Record) -> str:
     if record.streams:
         streams, _, length = record.streams.matrix(record.streams.best()).shape
         accuracies = alt_text(record.streams, shown_remedies(record))
-        return f"{streams} streams of {length} passages, learned in turn. {accuracies}"
+        what = f"{plural(streams, 'stream')} of {plural(length, 'passage')}"
+        return f"{what}, learned in turn. {accuracies}"
     trained = len(record.iterations[0].trials) if record.iterations else len(record.train)
     count = len(record.iterations)
-    trained_on = f"{count} iteration{'s' * (count != 1)} on {trained} {record.task.NOUN}s"
+    trained_on = f"{plural(count, 'iteration')} on {plural(trained, record.task.NOUN)}"
     if not (record.last and record.first):
         return f"{trained_on}; its policies have not all been compared yet."
     (before, *_), (after, *_) = map(record.comparison.accuracy, (record.first, record.last))
     gain, low, high = (100 * x for x in record.comparison.difference(record.last, record.first))
     count = len(record.comparison.scores[record.last])
+    items = plural(count, record.task.NOUN)
     return (
-        f"{trained_on}: on {count} {record.task.NOUN}s that no policy has seen, accuracy went from "
+        f"{trained_on}: on {items} that no policy has seen, accuracy went from "
         f"{before:.1%} before RL to {after:.1%}, {gain:+.1f} points (95% interval [{low:+.1f}, "
-        f"{high:+.1f}])."
+        f"{high:+.1f}]).{few(count, record.task.NOUN)}"
     )
 
 
@@ -163,7 +176,13 @@ def write_page(record: Record, path: Path) -> None:
     texts |= {
         "rows": "\n".join(format_rows(record)),
         "pairs": trials_before_and_after(record)[:SHOWN],
-        "exam": exam_rows,
+        "exam": partial(exam_rows, record),
+        "versions": partial(training_versions, record),
+        "puzzles": record.task is puzzles,
+        "version": sealkit_version(),
+        "cells": cells,
+        "line": puzzles.line,
+        "marks": MARKS,
     }
     texts["settings"] = record.settings | {"command": command_of(record)}
     write_text(path, TEMPLATES.get_template("page.html").render(record=record, **texts))
@@ -181,7 +200,38 @@ def figure_svg(record: Record) -> str:
     )
 
 
-def exam_rows(passage: Passage, before: Trial, after: Trial) -> Iterator[tuple[str, ...]]:
-    """A row for each question: it, the right answer, the answers before RL and after."""
-    for question, *answers in zip(passage.questions, before.answers, after.answers):
+def exam_rows(record: Record, passage: Passage, *trials: Trial) -> Iterator[tuple[str, ...]]:
+    """A row for each question: it, the right answer, the answers before RL and after, marked."""
+    for n, question in enumerate(passage.questions):
+        answers = [
+            f"{trial.answers[n]}{MARKS[record.right(passage, n, trial.answers[n])]}"
+            for trial in trials
+            if n < len(trial.answers)
+        ]
         yield question.question, question.answers[0], *answers
+
+
+def training_versions(record: Record, puzzle: Puzzle, trial: Trial) -> list[list[str]]:
+    """[input, output], as text, of the first demonstration as a recipe's first steps see it."""
+    if record.config is None or trial.reason:
+        return []
+    lesson = puzzles.lesson(puzzle, trial.self_edit, record.config)
+    texts = [lesson.part(step).texts[0] for step in range(min(lesson.steps, STEPS))]
+    return [text.splitlines()[-1].split(" -> ") for text in dict.fromkeys(texts)]
+
+
+def cells(text: str) -> list[list[str]]:
+    """The rows of a grid that is written as text; [] if it is none.
+
+    >>> cells("1 2 / 3 4"), cells("1 2 or so")
+    ([['1', '2'], ['3', '4']], [])
+    """
+    return [row.split() for row in text.split("/")] if GRID.fullmatch(text.strip()) else []
+
+
+def sealkit_version() -> str:
+    """The installed version of sealkit; of a copy that is only on the path, that it is one."""
+    try:
+        return version("sealkit")
+    except PackageNotFoundError:
+        return "(not installed)"

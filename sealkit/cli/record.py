@@ -3,7 +3,8 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from datetime import date
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from ..continual.stream import MEMORY
 from ..evaluation import Comparison
 from ..inner_loop import Trial
 from ..outer_loop import Iteration
-from ..policy import Weights
+from ..policy import Config, Weights
 from ..runs.files import RunError, corrupt_file_error, write_json
+from ..runs.identity import digest
 from ..runs.journal import Journal
-from ..tasks import Domain, knowledge, puzzles
+from ..tasks import Domain, arc, knowledge, puzzles
 from ..tasks.passages import Passage, load_passages, save_passages
 from .rows import count_styles
 
@@ -30,10 +32,10 @@ class Record:
     """What `read_record` found.
 
     settings, machine: of run.json. command: the options it was last given, {} for `run_seal`'s.
-    train, test: its passages. iterations: those that are finished. seconds: {iteration: float}.
-    comparison: the arms that are finished, None before there is one. tried: {arm: a Trial for each
-    of `test`}, of the arms that train. streams: the Forgetting of a run on streams, memory: the
-    adapter that the first of them left.
+    train, test: its passages; of puzzles, those of `test`. iterations: those that are finished.
+    seconds: {iteration: float}. comparison: the arms that are finished, None before there is one.
+    tried: {arm: a Trial for each of `test`}, of the arms that train. streams: the Forgetting of a
+    run on streams, memory: the adapter that the first of them left.
     """
 
     folder: Path
@@ -41,7 +43,7 @@ class Record:
     machine: dict
     command: dict
     train: list[Passage]
-    test: list[Passage]
+    test: list[Any]
     iterations: tuple[Iteration, ...]
     seconds: dict[int, float]
     comparison: Comparison | None
@@ -61,6 +63,27 @@ class Record:
         return count_styles(iteration, items, self.task) if known else None
 
     @property
+    def begun(self) -> str:
+        """The day on which the run began, empty if nobody knows."""
+        path = self.folder / "run.json"  # which is written once
+        return date.fromtimestamp(path.stat().st_mtime).isoformat() if path.is_file() else ""
+
+    @property
+    def config(self) -> Config | None:
+        """The Config that the run went by, without its `keep`; None for prompts of one's own."""
+        task: Any = self.task
+        known = {digest([c.prompts]): c for c in (task.BUNDLED_CONFIG, task.GENERAL_CONFIG)}
+        names = {field.name for field in fields(Config)} - {"prompts", "keep"}
+        config = known.get(self.settings.get("prompts", ""))
+        return config and replace(config, **{n: self.settings[n] for n in names})
+
+    def right(self, item: Any, n: int, answer: str) -> bool | None:
+        """Whether the task grades the answer to an item's question n as right; None: not known."""
+        part = "questions" if self.task is knowledge else "tests"
+        one = replace(item, **{part: getattr(item, part)[n : n + 1]})
+        return self.config and self.task.reward(one, [answer], self.config) == 1
+
+    @property
     def first(self) -> str | None:
         """The arm of the first policy, None before there is one."""
         return next((arm for arm in self.arms if arm.endswith("before RL")), None)
@@ -76,11 +99,14 @@ class Record:
         return list(self.comparison.scores) if self.comparison else []
 
 
-def note_command(folder: Path, command: Mapping[str, Any], **passages: Sequence[Passage]) -> None:
-    """Write to a run's folder what only its command line knows: options, and passages by split."""
+def note_command(folder: Path, command: Mapping[str, Any], **items: Sequence[Any]) -> None:
+    """Write to a run's folder what only its command line knows: options, and items by split."""
     write_json(folder / "command.json", command)
-    for split, items in passages.items():
-        save_passages(folder / f"{split}.jsonl", items)
+    for split, of_split in items.items():
+        if command.get("task") == "puzzles":
+            write_json(folder / f"{split}.json", list(map(arc.task_of, of_split)))
+        else:
+            save_passages(folder / f"{split}.jsonl", of_split)
 
 
 def read_record(folder: str | Path) -> Record:
@@ -92,10 +118,13 @@ def read_record(folder: str | Path) -> Record:
     about, command, results = (read_json(folder / name) for name in names)
     files = [folder / f"{split}.jsonl" for split in SPLITS]
     train, test = (load_passages(path) if path.is_file() else [] for path in files)
+    if (path := folder / "test.json").is_file():
+        test = arc.puzzles_of_file(path, None, [])
     journal = Journal(folder)
     streams = streams_of(journal, about["settings"].get("k"))
     tried, scores = ({}, {}) if streams else arms_of(journal, len(test))
-    scores = scores or {arm: tuple(r) for arm, r in results.get("accuracy", {}).items()}
+    if about["settings"].get("task") == puzzles.__name__ or not scores:
+        scores = {arm: tuple(r) for arm, r in results.get("accuracy", {}).items()}
     notes, costs = tuple(results.get("notes", ())), results.get("costs", {})
     comparison = Comparison(scores, notes, costs) if scores else None
     seconds = {key[1]: value for key, value in journal.items() if key[0] == "seconds"}
@@ -163,7 +192,9 @@ def arms_of(
     tried: dict[str, list[Trial]] = {}
     scores: dict[str, tuple[float, ...]] = {}
     for key, value in journal.items():
-        if key[0] == "arm" and key[2].startswith(f"{count + 1}, "):  # the config is digested too
+        if (
+            count and key[0] == "arm" and key[2].startswith(f"{count + 1}, ")
+        ):  # the config is digested too
             by_arm.setdefault(key[1], {}).setdefault(key[2], {})[key[3]] = value
     for arm in sorted(by_arm, key="oracle".__eq__):  # last, also after more iterations
         values = list(by_arm[arm].values())[-1]

@@ -11,6 +11,15 @@ from ..tasks import Domain, knowledge
 COLUMNS = 80  # of a terminal
 
 
+def plural(count: int, noun: str) -> str:
+    """A number of things.
+
+    >>> plural(1, "passage"), plural(2, "passage")
+    ('1 passage', '2 passages')
+    """
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def format_header(styles: Sequence[str] = (), item: str = "passage") -> str:
     """The line above the rows, with a column for the share of each style."""
     names = "".join(f" {style[:4]:>4}" for style in styles)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 
-from ..evaluation import Interval, bootstrap_interval
+from ..evaluation import Interval, bootstrap_interval, few
 
 if TYPE_CHECKING:  # matplotlib is imported by the functions that draw: the loops do without it
     from matplotlib.axes import Axes
@@ -108,13 +108,7 @@ class Forgetting:
     def __str__(self) -> str:
         # 1. accuracies
         width = max(13, *map(len, self.rows))
-        lines = [f"{'':<{width}} {'at the end, %':19} just kept backward transfer"]
-        lines.append(f"{'never adapted':<{width}} {format_interval(self.control())}")
-        for remedy in self.rows:
-            end = format_interval(self.end(remedy))
-            shares = f"{self.learned(remedy).mean():4.0%} {self.kept(remedy):4.0%}"
-            transfer = format_interval(self.backward_transfer(remedy), "+")
-            lines.append(f"{remedy:<{width}} {end} {shares} {transfer}")
+        lines = [*self.head(width), *(self.format_row(remedy, width) for remedy in self.rows)]
 
         # 2. costs
         lines.append(f"{'':<{width}}" + "".join(f"{kind:>8}" for kind in (*COSTS, "routed")))
@@ -131,7 +125,19 @@ class Forgetting:
             gain, low, high = (100 * value for value in self.end(best, minus=first))
             interval = f"95% interval [{low:+.1f}, {high:+.1f}]"
             lines.append(f"{best} − {first}: {gain:+.1f} points, {interval}")
-        return "\n".join(lines)
+        return "\n".join(lines) + few(len(self.rows[first]), "stream")
+
+    def head(self, width: int) -> list[str]:
+        """Two lines: the head of the table of accuracies, and the row of the control."""
+        head = f"{'':<{width}} {'at the end, %':19} just kept backward transfer"
+        return [head, f"{'never adapted':<{width}} {format_interval(self.control())}"]
+
+    def format_row(self, remedy: str, width: int) -> str:
+        """The accuracies of a remedy in a line; its name takes `width` columns."""
+        end = format_interval(self.end(remedy))
+        shares = f"{self.learned(remedy).mean():4.0%} {self.kept(remedy):4.0%}"
+        transfer = format_interval(self.backward_transfer(remedy), "+")
+        return f"{remedy:<{width}} {end} {shares} {transfer}"
 
 
 def format_interval(interval: Interval, sign: str = "") -> str:

@@ -325,16 +325,20 @@ def study(
     folder: Path,
     seed: int = 0,
     style: str | None = None,
-) -> Forgetting:
+) -> Iterator[Forgetting]:
     """`run_benchmark` with every remedy in a run folder, and the memory of the best adapter.
 
     folder: receives `results.json`, and `memory/`: the adapter that the best remedy with a single
     adapter has after the first stream, in PEFT's format, its checksum in the journal. An
-    interrupted run is resumed. Returns the Forgetting; the policy is left with that memory.
+    interrupted run is resumed. Yields the Forgetting of the remedies so far, after each; at the
+    end the policy is left with that memory.
     """
     # 1. all remedies
     with open_run_cache(folder, policy, task, streams, len(streams), seed) as cache:
-        table = run_benchmark(policy, task, streams, REMEDIES, seed, style, cache)
+        table = Forgetting({})
+        for name, remedy in REMEDIES.items():
+            new = run_benchmark(policy, task, streams, {name: remedy}, seed, style, cache)
+            yield (table := Forgetting(table.rows | new.rows))
         edits = first_edits(policy, task, streams, seed, style, cache)
 
         # 2. the first stream once more with the best of them
@@ -352,4 +356,3 @@ def study(
     # 3. the table, and the policy with that memory
     write_json(folder / "results.json", table.rows)
     policy.load(memory["weights"])
-    return table

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Interval = tuple[float, float, float]  # mean, low, high
 RESAMPLES = 10_000
+FEW = 10  # items, below which a percentile bootstrap's intervals are much too narrow
 UNTRAINED = "no adaptation", "passage in context"  # arms
 
 
@@ -37,6 +38,17 @@ def bootstrap_interval(values: ArrayLike, level: float = 0.95, seed: int = 0) ->
     drawn = np.random.default_rng(seed).integers(0, len(sample), (RESAMPLES, len(sample)))
     low, high = np.quantile(sample[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
     return float(sample.mean()), float(low), float(high)
+
+
+def few(count: int, noun: str) -> str:
+    """A warning to stand below intervals over fewer than FEW items, else nothing.
+
+    >>> few(2, "stream"), few(16, "stream")
+    ('\\nFrom only 2 streams, intervals are much too narrow: read nothing into them.', '')
+    """
+    many = f"{count} {noun}{'s' * (count != 1)}"
+    warning = f"\nFrom only {many}, intervals are much too narrow: read nothing into them."
+    return warning if count < FEW else ""
 
 
 @dataclass(frozen=True)
@@ -68,13 +80,15 @@ class Comparison:
     def __str__(self) -> str:
         width, count = max(map(len, self.scores)), len(next(iter(self.scores.values())))
         head = f"{'arm':<{width}}  accuracy     95% interval"
-        lines = [f"{head}{'  texts  tokens' if self.costs else ''}   ({count} items)"]
+        head += "  texts  tokens" if self.costs else ""
+        items, fits = f"({count} items)", len(head) < 65  # a terminal has 80 columns
+        lines = [f"{head}   {items}" if fits else head]
         for arm in self.scores:
             mean, low, high = self.accuracy(arm)
             costs = [f"{cost:.0f}" for cost in self.costs.get(arm, ())] or ["-", "-"]
             row = f"{arm:<{width}}  {mean:7.1%}   [{low:6.1%}, {high:6.1%}]"
             lines.append(row + "{:>7}{:>8}".format(*costs) * bool(self.costs))
-        return "\n".join([*lines, *self.notes])
+        return "\n".join([*lines, *[items] * (not fits), *self.notes])
 
 
 @dataclass
@@ -123,9 +137,9 @@ class Arms(Generic[Item]):
         edits = compute_missing(self.cache, keys, compute, width, f"held out: {arm}, self-edits")
         return [edits[n : n + k] for n in range(0, len(edits), k)]
 
-    def evaluate(self, arm: str, edits: Sequence[str]) -> list[Trial]:
-        """Training on given self-edits."""
-        pairs, title = list(zip(self.items, edits, strict=True)), f"held out: {arm}"
+    def evaluate(self, arm: str, edits: Sequence[str], title: str | None = None) -> list[Trial]:
+        """Training on given self-edits. title: of the progress bar, instead of the arm's."""
+        pairs, title = list(zip(self.items, edits, strict=True)), title or f"held out: {arm}"
         if not self.together:
             return run_trials(self.policy, self.task, pairs, self.cache, self.keys(arm), title)
         keys = [(*key[:2], f"{key[2]}, {self.together}", key[3]) for key in self.keys(arm)]

@@ -41,7 +41,8 @@ def compute_missing(
     width = max(map(len, mine), default=1)  # what is tried, where fewer are left than are allowed
 
     # 2. compute and store each; out of memory, with half the width
-    for batch in tqdm(mine, title, leave=False, disable=progress_disabled() if title else True):
+    bar = progress_bar(sum(map(len, mine)), title)
+    for batch in mine:
         values = [cache[key] for key in batch] if cache.keys() >= set(batch) else []
         while len(values) < len(batch):
             try:
@@ -57,9 +58,19 @@ def compute_missing(
                 width = half
         if new := {k: v for k, v in zip(batch, values, strict=True) if k not in cache}:
             cache.update(new)  # what is there stays, so that what was made of it stays true
+        bar.update(len(batch))
+    bar.close()
 
     # 3. exchange: only in memory, since a Journal's file has what its own process computed
     computed = {key: cache[key] for batch in mine for key in batch}
     for rank in range(min(len(missing), state.num_processes)):  # one by one: a gather holds N
         dict.update(cache, broadcast(computed, rank))
     return [cache[key] for key in keys]
+
+
+def progress_bar(count: int, title: str | None) -> tqdm:
+    """A terminal's bar that counts keys, with the time left; of a single key, its title alone."""
+    form = "{desc}: {n_fmt}/{total_fmt} |{bar:20}| {elapsed}, {remaining} left"
+    form = form if count > 1 else "{desc} ..."
+    disable = progress_disabled() if title and count else True
+    return tqdm(total=count, desc=title, leave=False, disable=disable, bar_format=form)

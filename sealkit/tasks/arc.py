@@ -128,6 +128,17 @@ def load_puzzles(
     return puzzles[:limit]
 
 
+def task_of(puzzle: Puzzle) -> dict[str, Any]:
+    """A puzzle as a task of ARC's, its title under "id".
+
+    >>> task_of(Puzzle("left", ((((1, 2),), ((2, 0),)),), ()))
+    {'id': 'left', 'train': [{'input': ((1, 2),), 'output': ((2, 0),)}], 'test': []}
+    """
+    parts = {"train": puzzle.demonstrations, "test": puzzle.tests}
+    pairs = {key: [{"input": x, "output": y} for x, y in part] for key, part in parts.items()}
+    return {"id": puzzle.title} | pairs
+
+
 def task_files(source: Path) -> list[Path]:
     """The files of a folder that hold tasks, or the one file."""
     if not source.is_dir():

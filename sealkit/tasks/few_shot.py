@@ -81,7 +81,8 @@ def compare_recipes(
     policy.load(first)
 
     def rewards(arms: Arms[Puzzle], edit: str) -> list[float]:
-        return [trial.reward for trial in arms.evaluate(edit, [edit] * len(arms.items))]
+        title = f"fixed recipe: {puzzles.style(None, edit)}"
+        return [trial.reward for trial in arms.evaluate(edit, [edit] * len(arms.items), title)]
 
     fixed = max(FIXED_RECIPES, key=lambda edit: sum(rewards(arms_on_train, edit)))
     grid = {edit: rewards(arms, edit) for edit in FIXED_RECIPES}

@@ -122,7 +122,9 @@ def main():
     args.file.parent.mkdir(parents=True, exist_ok=True)
     lines = args.file.read_text().splitlines() if args.file.exists() else []
     known = {tuple(key): value for key, value in map(json.loads, lines)}
-    split, held_out, loops = ("validation", 60, 400) if args.tune else ("test", 120, args.inner_loops)
+    split, held_out, loops = (
+        ("validation", 60, 400) if args.tune else ("test", 120, args.inner_loops)
+    )
     seeds = [100] if args.tune else range(args.seeds)
     for seed in seeds:
         for name in args.only:
