@@ -8,7 +8,6 @@ from itertools import islice
 import pytest
 import torch
 
-import sealkit
 from sealkit.inner_loop import row_losses
 from sealkit.m_steps import Samples, frozen_log_probs, outer_loop, token_log_probs
 from sealkit.m_steps.losses import (
