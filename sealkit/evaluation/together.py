@@ -71,8 +71,8 @@ def learn_together(
     """θ' ← SFT(θ, SE_1, …, SE_N): one adapter for each group of N lessons, groups side by side.
 
     Every group goes through its lessons in the same order, drawn from `seed`. Returns (adapters,
-    k of them; mean losses (k, epochs), in nats per token; tokens (k, N)). Raises FloatingPointError if
-    one diverges.
+    k of them; mean losses (k, epochs), in nats per token; tokens (k, N)). Raises
+    FloatingPointError if one diverges.
     """
     # 1. a fork of the policy's LoRA for each group, one optimizer for all
     config, count = policy.config, len(groups[0])

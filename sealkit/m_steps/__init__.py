@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ..outer_loop import e_step, lora_optimizer, m_step, pad_rows, sft_rows
+from ..outer_loop import e_step, lora_optimizer, pad_rows
 from ..policy import Policy, Weights
-from ..runs.cache import Cache
 
 if TYPE_CHECKING:
     from ..tasks import Item, Task
@@ -103,7 +102,7 @@ def token_log_probs(policy: Policy, rows: Sequence[tuple[Tensor, Tensor]]) -> tu
 
 @torch.no_grad()
 def frozen_log_probs(policy: Policy, rows: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
-    """`token_log_probs` of the policy as it is, for each row (its length − 1,), without gradient."""
+    """`token_log_probs` of the policy as it is, without gradient: (length − 1,) for each row."""
     width, found = policy.config.rows_per_pass, []
     for n in range(0, len(rows), width):
         part = rows[n : n + width]

@@ -31,7 +31,8 @@ def reward_weighted(
 ) -> list[float]:
     """Advantage-weighted regression (arXiv:1910.00177): SFT on all, weighted by exp(A/β).
 
-    A is the reward less the mean of the item's others; the weights' mean is 1. Goes on from the last policy.
+    A is the reward less the mean of the item's others; the weights' mean is 1. Goes on from the
+    last policy.
     """
     rows = sft_rows(policy, samples.examples)
     weights = (advantages(samples.rewards) / beta).exp()
