@@ -45,7 +45,7 @@ WAYS = {
     "ReSTEM, all above the baseline": Way(restem, SFT_RATES, {"keep": keep_all_above_baseline}),
     "ReSTEM, each passage's best": Way(restem, SFT_RATES, {"keep": keep_best}),
     "reward-weighted": Way(reward_weighted, SFT_RATES),
-    "DPO": Way(dpo, (5e-4, 2e-4, 1e-3)),
+    "DPO": Way(dpo, (2e-4, 5e-4, 1e-3)),
     "RLOO": Way(policy_gradient, (2e-3, 1e-3, 4e-3), ON_POLICY | {"epochs": 1}, 8),
     "GRPO": Way(partial(CLIPPED, kl=0.04), (1e-3, 2e-3, 4e-3), ON_POLICY | {"epochs": 4}, 8),
     "GRPO, no KL": Way(CLIPPED, (5e-4, 1e-3, 2e-3), ON_POLICY | {"epochs": 4}, 8),
