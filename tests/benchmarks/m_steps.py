@@ -62,8 +62,8 @@ def run(name, rate, seed, split, held_out, inner_loops):
     test = sealkit.load_passages("bundled", split, held_out)
     first = policy.weights()
     points = [examine(policy, test, first, seed) | {"inner_loops": 0}]
-    seconds, begun, failed = 0.0, time.process_time(), ""
-    timed = partial(clocked, way.m_step, seconds := [])
+    seconds, begun, failed = [], time.process_time(), ""
+    timed = partial(clocked, way.m_step, seconds)
     try:
         for update in outer_loop(policy, knowledge, train, timed, 5, seed, way.items_per_update):
             if update.inner_loops % 200 == 0:
@@ -110,6 +110,42 @@ def examine(policy, items, first, seed):
     }
 
 
+def points(interval):
+    """(mean, low, high) in points, as text."""
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * value for value in interval))
+
+
+def print_tables(runs, names):
+    """runs: {name: one run for each seed}. The first name is what the others are compared with."""
+    loops = [point["inner_loops"] for point in runs[names[0]][0]["points"]]
+    print("\n| held out, % | " + " | ".join(f"after {n} inner loops" for n in loops), end=" |\n")
+    print("|---" * (1 + len(loops)) + "|")
+    for name in names:
+        columns = zip(*([100 * mean(p["rewards"]) for p in run["points"]] for run in runs[name]))
+        print(f"| {name} |", " | ".join(", ".join(f"{v:.1f}" for v in c) for c in columns), "|")
+    base = runs[names[0]]
+    print(f"\n| at the end | minus {names[0]}, by seed | below the start | moved | nats | ", end="")
+    print("distinct lines | M-step, s, as a ratio |\n|---|---|---|---|---|---|---|")
+    for name in names:
+        ends = [run["points"][-1] for run in runs[name]]
+        pairs = zip(ends, (run["points"][-1] for run in base))
+        gaps = [
+            bootstrap_interval([a - b for a, b in zip(end["rewards"], other["rewards"])])
+            for end, other in pairs
+        ]
+        starts = [mean(run["points"][0]["rewards"]) for run in runs[name]]
+        fallen = sum(mean(end["rewards"]) < start for end, start in zip(ends, starts))
+        cells = [
+            "; ".join(map(points, gaps)) if name != names[0] else "",
+            f"{fallen} of {len(ends)}",
+        ]
+        cells += [
+            f"{mean(end[key] for end in ends):.2f}" for key in ("log_ratio", "nats", "distinct")
+        ]
+        seconds = [mean(run["m_step_seconds"] for run in of) for of in (runs[name], base)]
+        print(f"| {name} |", " | ".join([*cells, f"{seconds[0] / seconds[1]:.2f}"]), "|")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -137,6 +173,12 @@ def main():
                 points = known[key]["points"]
                 ends = " ".join(f"{100 * mean(point['rewards']):.1f}" for point in points)
                 print(name, rate, seed, ends, known[key]["failed"], flush=True)
+    if not args.tune:
+        keys = {
+            name: [(name, WAYS[name].rates[0], seed, split, held_out, loops) for seed in seeds]
+            for name in args.only
+        }
+        print_tables({name: [known[key] for key in keys[name]] for name in args.only}, args.only)
 
 
 if __name__ == "__main__":
