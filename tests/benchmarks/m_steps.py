@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import mean
 
 import sealkit
-from sealkit.evaluation import Arms
+from sealkit.evaluation import Arms, bootstrap_interval
 from sealkit.m_steps import MStep, frozen_log_probs, outer_loop
 from sealkit.m_steps.losses import dpo, policy_gradient, restem, reward_weighted
 from sealkit.outer_loop import sft_rows
