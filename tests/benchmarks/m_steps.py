@@ -44,7 +44,7 @@ WAYS = {
     "ReSTEM, from the last policy": Way(partial(restem, anew=False), SFT_RATES),
     "ReSTEM, all above the baseline": Way(restem, SFT_RATES, {"keep": keep_all_above_baseline}),
     "ReSTEM, each passage's best": Way(restem, SFT_RATES, {"keep": keep_best}),
-    "reward-weighted": Way(reward_weighted, SFT_RATES),
+    "reward-weighted": Way(reward_weighted, (1e-3, 2e-3, 4e-3)),
     "DPO": Way(dpo, (2e-4, 5e-4, 1e-3)),
     "RLOO": Way(policy_gradient, (2e-3, 1e-3, 4e-3), ON_POLICY | {"epochs": 1}, 8),
     "GRPO": Way(partial(CLIPPED, kl=0.04), (1e-3, 2e-3, 4e-3), ON_POLICY | {"epochs": 4}, 8),
