@@ -21,6 +21,7 @@ from sealkit.cli.page import command_of, format_results, format_rows, wrap, writ
 from sealkit.cli.record import BEFORE, Record, note_command, read_record
 from sealkit.cli.rows import format_header, format_row
 from sealkit.cli.talk import learned_passages, talk
+from sealkit.cli.web import make_server
 from sealkit.figures import PALETTE, describe, mean_interval, plot_rewards
 from sealkit.outer_loop import format_log
 from sealkit.runs.identity import digest
@@ -124,14 +125,19 @@ STREAM |= {"tokens": 90, "seconds": 1.0, "bytes": 8}
 BETTER = STREAM | {"accuracy": [[0.0, 0.0], [0.8, 0.1], [0.8, 0.6]]}
 
 
-def test_a_past_run_of_streams_tells_its_matrices(tmp_path):
-    """Also when not all remedies are done: those that are."""
-    (tmp_path / "run.json").write_text('{"settings": {"k": 2, "seed": 5}, "machine": {}}')
-    journal = Journal(tmp_path)
+def run_of_streams(folder):
+    """(the Record of a made-up run on streams, of whose remedies one is not done,)."""
+    (folder / "run.json").write_text('{"settings": {"k": 2, "seed": 5}, "machine": {}}')
+    journal = Journal(folder)
     arms = {"none": [STREAM] * 2, "replay": [BETTER] * 2, "gate": [STREAM]}
     for name, rows_of in arms.items():
         journal.update({("arm", f"stream, {name}", "3, x", i): r for i, r in enumerate(rows_of)})
-    record = read_record(tmp_path)
+    return (read_record(folder),)
+
+
+def test_a_past_run_of_streams_tells_its_matrices(tmp_path):
+    """Also when not all remedies are done: those that are."""
+    (record,) = run_of_streams(tmp_path)
     told = format_results(record)
     for part in ("2 streams of 2 passages", "70% at the end", "replay − none: +20.0 points"):
         assert part in told
@@ -154,6 +160,8 @@ def test_a_past_run_of_streams_tells_its_matrices(tmp_path):
     ]
     with pytest.raises(RunError, match="--passage 3: there are 2 in the first stream"):
         talk(read_record(tmp_path), 3)
+    with pytest.raises(RunError, match="holds streams, learned already: leave --web out"):
+        make_server(read_record(tmp_path))
 
 
 def test_a_past_run_on_puzzles_tells_its_table(tmp_path):
