@@ -196,8 +196,9 @@ def check_spelling(parser: argparse.ArgumentParser, words: Sequence[str]) -> Non
 def fill_in(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Put defaults where nothing is given; end with argparse's error where nothing would use it."""
     what = args.command or f"--task {args.task or 'knowledge'}"
-    defaults = {"seed": 0, "task": "knowledge", "passage": 1} | SIZES
-    defaults |= {"passages": 60} if args.task == "puzzles" else {}
+    defaults: dict[str, Any] = {"seed": 0, "task": "knowledge", "passage": 1} | SIZES
+    if args.task == "puzzles":
+        defaults["passages"] = 60
     for name in dict.fromkeys(sum(USED.values(), ())):
         place = name.replace("-", "_")
         if getattr(args, place, None) is None:
