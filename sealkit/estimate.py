@@ -55,7 +55,7 @@ def estimate_run(
     """Estimate of `run_seal`, from some self-edits, one pass and two steps of the M-step.
 
     exams: (passage, self-edit) pairs that are sampled and tried out afterwards, as `compare` does.
-    task: the domain; the items of another one stand for passages, and a policy on the model.
+    task: the domain; of another one, passages are its items, and the model is a policy's.
     The model is left as it was. Raises ValueError for what `run_seal` refuses.
 
     >>> import sealkit

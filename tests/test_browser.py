@@ -1,5 +1,5 @@
-"""Opt-in (pytest -m browser): each notebook in JupyterLab, and a run's report.html, in a headless
-Chromium. Needs Chromium with its driver, and selenium."""
+"""Opt-in (pytest -m browser): each notebook in JupyterLab, a run's report.html, and the page of
+`ask --web`, in a headless Chromium. Needs Chromium with its driver, and selenium."""
 
 import os
 import shutil
@@ -9,12 +9,16 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from threading import Thread
 
 import nbformat
 import pytest
-from test_page import made_up
+from test_page import made_up, run_of_puzzles, run_of_streams
 
+from sealkit.cli.main import main
 from sealkit.cli.page import write_page
+from sealkit.cli.record import read_record
+from sealkit.cli.web import make_server
 
 pytestmark = pytest.mark.browser
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -138,8 +142,11 @@ def test_renders_in_jupyterlab(path, lab, browser, tmp_path):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 800])
-def test_the_page_of_a_run_opens_without_a_complaint(width, scheme, browser, tmp_path):
-    write_page(made_up(), tmp_path / "report.html")
+@pytest.mark.parametrize("kind", ["passages", "puzzles", "streams"])
+def test_the_page_of_a_run_opens_without_a_complaint(kind, width, scheme, browser, tmp_path):
+    made = {"passages": lambda folder: (made_up(),), "puzzles": run_of_puzzles}
+    record, *_ = made.get(kind, run_of_streams)(tmp_path)
+    write_page(record, tmp_path / "report.html")
     size = {"width": width, "height": 3000, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
@@ -156,3 +163,51 @@ def test_the_page_of_a_run_opens_without_a_complaint(width, scheme, browser, tmp
     fetched = "return performance.getEntriesByType('resource').map(e => e.name)"
     assert [one for one in browser.execute_script(fetched) if not one.startswith("data:")] == []
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.fixture(scope="module")
+def teaching(tmp_path_factory):
+    """(the Record of a small run, the address of its page of `ask --web`)."""
+    folder = tmp_path_factory.mktemp("teaching") / "run"
+    sizes = "--passages 2 --self-edits 2 --iterations 1 --held-out 2".split()
+    assert not main([*sizes, "--output", str(folder)])
+    with make_server(read_record(folder)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield read_record(folder), f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def test_someone_teaches_a_passage_on_the_page(teaching, browser):
+    """Choose, edit, learn, ask; Enter asks what is typed, and nothing that was typed is lost."""
+    record, address = teaching
+    browser.get(address)
+    browser.get_log("browser")
+
+    def find(selector):
+        return browser.find_element("css selector", selector)
+
+    find("option[value='2']").click()
+    find("button[value=choose]").click()
+    second = record.test[1]
+    trial = record.tried[record.last][1]
+    assert second.text in find("body").text
+    assert find("#edit").get_attribute("value") == trial.self_edit
+    find("button[value=learn]").click()
+    assert f"→ {trial.losses[-1]:.2f}." in find("[role=status]").text
+    find("button[value=all]").click()
+    adapted = browser.find_elements("css selector", "td:nth-child(2)")
+    assert [cell.text[:-2] for cell in adapted] == trial.answers
+
+    find("#edit").clear()
+    find("button[value=learn]").click()
+    assert "There is no line in the self-edit" in find("[role=alert]").text
+    false = f"Question: {second.questions[0].question} Answer: tin"
+    find("#edit").send_keys(false)
+    find("input[name=question]").send_keys("Who?\n")  # Enter
+    assert find("#edit").get_attribute("value") == false
+    assert find("td").text == "Who?" and "nobody knows" in find("table").text
+    find("button[value='1']").click()
+    assert find("td").text == second.questions[0].question
+    assert browser.get_log("browser") == []
+    fetched = "return performance.getEntriesByType('resource').map(e => e.name)"
+    assert [one for one in browser.execute_script(fetched) if not one.startswith("data:")] == []

@@ -256,3 +256,13 @@ def test_a_comparison_takes_no_other_results_for_its_own(policy, validation, tmp
 def test_the_table_of_faults(capsys):
     with capsys.disabled():
         print_faults()
+
+
+def test_a_bar_counts_results_and_says_nothing_of_its_own_speed(monkeypatch, capsys):
+    monkeypatch.setattr("sealkit.runs.cache.progress_disabled", lambda: False)
+    keys = [("square", n) for n in range(4)]
+    compute_missing({keys[0]: 0}, keys, lambda keys: [n * n for _, n in keys], 2, "squares")
+    compute_missing({}, keys[:1], lambda keys: [0], 2, "M-step")
+    said = capsys.readouterr().err
+    assert "squares: 0/4 " in said and "M-step ..." in said
+    assert "it/s" not in said and "0/1" not in said

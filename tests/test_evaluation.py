@@ -75,3 +75,11 @@ def test_passages_without_an_oracle_have_no_arm_for_it(quick, validation):
     passages = [replace(validation[0], oracle="")]
     table = sealkit.compare(quick.model, quick.tokenizer, passages)
     assert list(table.scores)[-1] == "self-edits before RL"
+
+
+def test_a_table_of_many_arms_fits_a_terminal():
+    names = "no adaptation", "questions, no RL, longest of five..."
+    scores = dict.fromkeys(names, (0.0, 1.0))
+    lines = str(sealkit.Comparison(scores, costs={names[1]: (5, 150)})).splitlines()
+    assert max(map(len, lines)) <= 80 and lines[-1] == "(2 items)"
+    assert "(2 items)" in str(sealkit.Comparison(scores)).splitlines()[0]

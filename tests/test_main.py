@@ -1,13 +1,18 @@
 """The one command of the README, on a small budget, and its errors."""
 
+import html
 import io
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from http.client import HTTPConnection
+from threading import Thread
+from urllib.parse import urlencode
 
 import pytest
 import torch
@@ -16,12 +21,17 @@ from huggingface_hub import constants
 
 import sealkit
 from sealkit.cli.main import Log, load_inputs, main, parse_arguments
+from sealkit.cli.record import read_record
+from sealkit.cli.web import make_server
 from sealkit.tasks import knowledge
 from sealkit.tasks.passages import save_passages
 
 ARMS = "no adaptation", "passage in context", "passage only", "self-edits before RL"
 FILES = "command.json", "figure.png", "journal.jsonl", "log.txt", "policy_0", "policy_1"
 FILES += "report.html", "results.json", "run.json", "test.jsonl", "train.jsonl"
+
+BITS_OF_LINES = "1 2. #3 4) 0 9 -1 ٣ ² q? . ? … → 🙂 Who is What does Bello Selley %s {} \\".split()
+BITS_OF_LINES += [" ", "\t", "\x00", "\x1b[31m", "\ud800", "\u2028", "9" * 5000, "who " * 1200]
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +128,114 @@ def test_a_question_too_long_is_told_and_the_next_one_answered(small, capsys, mo
     told = " ".join(capsys.readouterr().out.split())
     assert "is longer than this model's 1024 positions" in told
     assert told.index("adapted: ") > told.index("positions")
+
+
+def test_a_question_of_ones_own_is_answered_and_told_what_the_model_knows(
+    small, capsys, monkeypatch
+):
+    output, _ = small
+    (passage,) = sealkit.load_passages("bundled", "test", 1)
+    question, answer = re.match("Question: (.*) Answer: (.*)", passage.oracle).groups()
+    exam = passage.questions[1].question
+    lines = [question.upper().rstrip("?"), f"tell me: {exam.lower()}"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    assert not main(["ask", str(output)])
+    told = " ".join(capsys.readouterr().out.split())
+    known, free = told.split("> ")[1:]
+    assert f"right is {answer}" in known and "nearest" not in known
+    assert "right is" not in free and "knows questions in few wordings" in free
+    assert free.endswith(f"Of the exam, number 2 is nearest: {exam}")
+    for word in ("What does … have as a leader?", "Who is in charge of …?"):
+        assert word in free
+
+
+def test_a_thousand_random_lines_are_all_answered(small, capsys, monkeypatch):
+    rng = random.Random(0)
+    parts = [*BITS_OF_LINES, *(chr(rng.randrange(1, 0x3000)) for _ in range(40))]
+    lines = ["".join(rng.choices(parts, k=rng.randrange(1, 9))) for _ in range(1000)]
+    lines = [re.sub("[\r\n]", " ", line) for line in lines]
+    short = replace(knowledge.BUNDLED_CONFIG, answer_tokens=1)
+    monkeypatch.setattr(knowledge, "BUNDLED_CONFIG", short)
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    assert not main(["ask", str(small[0])])
+    told = capsys.readouterr().out
+    asked = [line for line in lines if line.strip()]
+    assert len(asked) > 900 and "\x1b" not in told and "\ud800" not in told
+    replies = told.count("adapted: ") + told.count("There is no question ")
+    assert replies + told.count("is longer than this") == len(asked)
+
+
+def send(server, body, path="/", method="POST", **headers):
+    """(status, text) of the answer of `ask --web`. body: a form, or bytes."""
+    body = body if isinstance(body, bytes) else urlencode(body).encode("utf-8", "replace")
+    connection = HTTPConnection(*server.server_address)
+    connection.request(method, path, body, headers)
+    response = connection.getresponse()
+    source = response.read().decode()
+    assert "<script" not in source
+    return response.status, html.unescape(source)
+
+
+@pytest.fixture(scope="module")
+def server(small):
+    with make_server(read_record(small[0]), 2) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def test_the_page_teaches_and_asks_as_a_trial_does(small, server):
+    record = read_record(small[0])
+    first, trial = record.test[0], record.tried["after iteration 1"][0]
+    status, opened = send(server, b"", method="GET")
+    assert status == 200 and record.test[1].text in opened and "The policy wrote it." in opened
+    _, chosen = send(server, {"passage": 1, "do": "choose"})
+    assert first.text in chosen and f"\n{trial.self_edit}</textarea>" in chosen
+    form = {"shown": 1, "edit": trial.self_edit.replace("\n", "\r\n")}
+    _, learned = send(server, form | {"do": "learn"})
+    loss = f"Learned in 3 steps: loss {trial.losses[0]:.2f} → {trial.losses[-1]:.2f}."
+    assert loss in learned and "What it said" not in learned
+    _, asked = send(server, form | {"do": "all"})
+    rows = re.findall("<tr><td>(.*)</td><td>(.*) ([✓✗])</td><td>.*</td><td>(.*)</td></tr>", asked)
+    assert [row[1] for row in rows] == trial.answers
+    assert [row[2] for row in rows].count("✓") == len(rows) * trial.reward
+    assert [row[::3] for row in rows] == [(q.question, q.answers[0]) for q in first.questions]
+    _, one = send(server, form | {"do": "2"})
+    assert one.count("<tr>") == 2 and f"<tr><td>{first.questions[1].question}" in one
+    _, own = send(server, form | {"do": "ask", "question": "Why <b>?"})
+    assert "nobody knows" in own and "is nearest" in own
+
+
+@pytest.mark.parametrize(
+    "form, message",
+    [
+        ({"do": "learn", "shown": 1, "edit": " \n"}, "no line in the self-edit to learn from"),
+        ({"do": "1", "shown": 1, "edit": ""}, "no line in the self-edit to learn from"),
+        ({"do": "learn", "shown": 1, "edit": "It is. " * 9000}, "too long: with the passage it"),
+        ({"do": "ask", "shown": 1, "edit": "It is.", "question": " "}, "Type a question of your"),
+        ({"do": "ask", "shown": 1, "edit": "It is.", "question": "Who? " * 2000}, "positions"),
+        ({"do": "choose", "passage": "5"}, "no passage '5': choose one of the 4"),
+        ({"do": "all", "shown": "9" * 5000}, "no passage '999999999'"),
+        ({"do": "learn", "edit": "x"}, "Learned in 3 steps"),  # of the first one
+        ({"do": "\x00", "edit": "</textarea><script>"}, "What it said"),
+        (b"do=%ff&shown=%f0&edit=\xff", "There is no passage"),
+    ],
+)
+def test_the_page_says_in_a_sentence_what_it_cannot_do(server, form, message):
+    status, page = send(server, form)
+    assert status == 200 and message in page
+    kept = form["edit"].strip() if isinstance(form, dict) and "edit" in form else ""
+    assert kept in page, "what was typed is lost"
+
+
+def test_the_page_is_for_this_machine_alone(server):
+    assert server.server_address[0] == "127.0.0.1"
+    assert send(server, b"", method="GET", Host="evil.example:80")[0] == 404
+    assert send(server, b"", "/etc/passwd", "GET")[0] == 404
+    many = "&".join(f"x{n}=1" for n in range(20)).encode()
+    assert send(server, many)[0] == 400
+    for size in ("", "-1", "1e3", "9" * 5000):
+        assert send(server, b"", **{"Content-Length": size})[0] == 413
 
 
 @pytest.mark.parametrize("closed", [True, False])

@@ -1,10 +1,11 @@
 """The page of a run: one file that needs nothing beside it, safe whatever a model wrote."""
 
 import json
+import os
 import re
 import runpy
 from base64 import b64decode
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,9 +21,12 @@ from sealkit.cli.page import command_of, format_results, format_rows, wrap, writ
 from sealkit.cli.record import BEFORE, Record, note_command, read_record
 from sealkit.cli.rows import format_header, format_row
 from sealkit.cli.talk import learned_passages, talk
+from sealkit.cli.web import make_server
 from sealkit.figures import PALETTE, describe, mean_interval, plot_rewards
 from sealkit.outer_loop import format_log
+from sealkit.runs.identity import digest
 from sealkit.tasks import knowledge, puzzles
+from sealkit.tasks.few_shot import FIXED_RECIPES
 
 picture = runpy.run_path(str(Path(__file__).parents[1] / "notebooks" / "picture.py"))
 write_picture = picture["write_picture"]
@@ -121,17 +125,23 @@ STREAM |= {"tokens": 90, "seconds": 1.0, "bytes": 8}
 BETTER = STREAM | {"accuracy": [[0.0, 0.0], [0.8, 0.1], [0.8, 0.6]]}
 
 
-def test_a_past_run_of_streams_tells_its_matrices(tmp_path):
-    """Also when not all remedies are done: those that are."""
-    (tmp_path / "run.json").write_text('{"settings": {"k": 2, "seed": 5}, "machine": {}}')
-    journal = Journal(tmp_path)
+def run_of_streams(folder):
+    """(the Record of a made-up run on streams, of whose remedies one is not done,)."""
+    (folder / "run.json").write_text('{"settings": {"k": 2, "seed": 5}, "machine": {}}')
+    journal = Journal(folder)
     arms = {"none": [STREAM] * 2, "replay": [BETTER] * 2, "gate": [STREAM]}
     for name, rows_of in arms.items():
         journal.update({("arm", f"stream, {name}", "3, x", i): r for i, r in enumerate(rows_of)})
-    record = read_record(tmp_path)
+    return (read_record(folder),)
+
+
+def test_a_past_run_of_streams_tells_its_matrices(tmp_path):
+    """Also when not all remedies are done: those that are."""
+    (record,) = run_of_streams(tmp_path)
     told = format_results(record)
     for part in ("2 streams of 2 passages", "70% at the end", "replay − none: +20.0 points"):
         assert part in told
+    assert "From only 2 streams" in told and "<dt>backward transfer</dt>" in page(record)
     assert "gate" not in told and max(map(len, told.splitlines())) <= 80
     source = page(record)
     parser = Strict()
@@ -150,6 +160,8 @@ def test_a_past_run_of_streams_tells_its_matrices(tmp_path):
     ]
     with pytest.raises(RunError, match="--passage 3: there are 2 in the first stream"):
         talk(read_record(tmp_path), 3)
+    with pytest.raises(RunError, match="holds streams, learned already: leave --web out"):
+        make_server(read_record(tmp_path))
 
 
 def test_a_past_run_on_puzzles_tells_its_table(tmp_path):
@@ -179,6 +191,65 @@ def test_a_past_run_on_puzzles_tells_its_table(tmp_path):
     assert "best fixed recipe" in source and "held-out puzzles" in source and "<svg" in source
     with pytest.raises(RunError, match="only what read passages can be asked"):
         talk(record)
+
+
+def run_of_puzzles(folder, config=puzzles.BUNDLED_CONFIG):
+    """(the Record of a made-up run on a held-out puzzle that is solved after RL, the puzzle)."""
+    settings = {n: v for n, v in asdict(config).items() if n not in ("prompts", "keep")}
+    settings |= {"task": puzzles.__name__, "k": 1, "prompts": digest([config.prompts])}
+    (folder / "run.json").write_text(json.dumps({"settings": settings, "machine": {}}))
+    (puzzle,) = puzzles.load_puzzles("bundled", "test", 1)
+    note_command(folder, {"task": "puzzles"}, train=[], test=[puzzle])
+    journal, right = Journal(folder), [puzzles.line(y) for _, y in puzzle.tests]
+    before = Trial("no recipe", 0.0, [], [], 0, "no recipe: it is no JSON")
+    after = Trial(FIXED_RECIPES[-1], 1.0, right, [2.0, 1.0], 9)
+    arms = {BEFORE: before, "after iteration 1": after, FIXED_RECIPES[0]: after}
+    journal.update({("arm", arm, "2, x", 0): vars(trial) for arm, trial in arms.items()})
+    accuracy = {BEFORE: [0.0], "after iteration 1": [1.0]}
+    (folder / "results.json").write_text(json.dumps({"accuracy": accuracy}))
+    return read_record(folder), puzzle
+
+
+def test_the_page_draws_held_out_puzzles_with_recipe_versions_and_answers(tmp_path):
+    record, puzzle = run_of_puzzles(tmp_path)
+    assert record.test == [puzzle] and record.arms == [BEFORE, "after iteration 1"]
+    source = page(record)
+    parser = Strict()
+    parser.feed(source)
+    assert not parser.open
+    x, y = puzzle.tests[0]
+    for grid in (*puzzle.demonstrations[0], x, y):
+        assert f'aria-label="{puzzles.line(grid)}"' in source
+    lesson = puzzles.lesson(puzzle, FIXED_RECIPES[-1], record.config)
+    versions = {lesson.part(step).texts[0] for step in range(4)}
+    assert len(versions) > 1, "a recipe that augments"
+    for text in versions:
+        assert f'aria-label="{text.split(" -> ")[0]}"' in source
+    before, after = source.split("before RL: reward 0%")[1].split("after iteration 1: reward 100%")
+    assert "no recipe: it is no JSON" in before and "✗" in before and "right: <table" in before
+    assert "✓" in after and "right: " not in after
+    told = format_results(record)
+    assert "1 puzzle that no policy has seen" in told and "From only 1 puzzle" in told
+
+
+def test_the_page_marks_answers_as_they_were_graded_and_says_when_and_by_what(tmp_path):
+    config, record = knowledge.BUNDLED_CONFIG, made_up("It burns.")
+    settings = {n: v for n, v in asdict(config).items() if n not in ("prompts", "keep")}
+    assert "✓" not in page(record).split("<details>")[1].split("</details>")[0], "grader unknown"
+    settings |= {"task": knowledge.__name__, "prompts": digest([config.prompts])}
+    (tmp_path / "run.json").write_text("{}")
+    os.utime(tmp_path / "run.json", (86400 * 366,) * 2)
+    source = page(replace(record, settings=settings, folder=tmp_path))
+    exam = source.split("<details>")[1].split("</details>")[0]
+    assert exam.count("<td>a ✓</td>") == 2 and exam.count("<td>It burns. ✗</td>") == 2
+    assert "Begun on 1971-01-02; written by sealkit " in source
+
+
+def test_one_passage_is_one_passage_and_few_are_called_few():
+    record = made_up("It burns.", passages=1, iterations=1)
+    told = format_results(record) + page(record)
+    assert "1 passages" not in told and "1 iterations" not in told
+    assert told.count("From only 1 passage, intervals are much too narrow") >= 2
 
 
 def test_the_page_names_the_command_that_made_the_run():

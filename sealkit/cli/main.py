@@ -69,13 +69,13 @@ HELP = {
     "web": "as a page in the browser, on which one can edit self-edits and let them be learned",
 }
 SIZES = {"iterations": 2, "self-edits": 5, "passages": 40, "held-out": 60, "streams": 16}
-RUN = "model", "data", "seed", "held-out", "task", "verbose", "output"
-LOOP = "iterations", "self-edits", "passages"
+RUN, LOG = ("model", "data", "seed", "task"), ("verbose", "output")
+LOOP = "iterations", "self-edits", "passages", "held-out"
 USED: dict[str, tuple[str, ...]] = {  # the options that each task and command goes by
-    "--task knowledge": (*RUN, *LOOP, "styles", "controls", "together"),
-    "--task stream": (*RUN, "streams"),
-    "--task puzzles": (*RUN, *LOOP),
-    "estimate": (*LOOP, "held-out"),
+    "--task knowledge": (*RUN, *LOOP, "styles", "controls", "together", *LOG),
+    "--task stream": (*RUN, "streams", "held-out", *LOG),
+    "--task puzzles": (*RUN, *LOOP, *LOG),
+    "estimate": LOOP,
     "show": (),
     "ask": ("passage", "web"),
 }
@@ -198,8 +198,9 @@ def check_spelling(parser: argparse.ArgumentParser, words: Sequence[str]) -> Non
 def fill_in(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Put defaults where nothing is given; end with argparse's error where nothing would use it."""
     what = args.command or f"--task {args.task or 'knowledge'}"
-    defaults = {"seed": 0, "task": "knowledge", "passage": 1} | SIZES
-    defaults |= {"passages": 60} if args.task == "puzzles" else {}
+    defaults: dict[str, Any] = {"seed": 0, "task": "knowledge", "passage": 1} | SIZES
+    if args.task == "puzzles":
+        defaults["passages"] = 60
     for name in dict.fromkeys(sum(USED.values(), ())):
         place = name.replace("-", "_")
         if getattr(args, place, None) is None:
@@ -364,7 +365,7 @@ def run_stream(args: argparse.Namespace) -> None:
 
 def run_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options of a run that its folder remembers: {name on the command line: value}."""
-    left_out = ("verbose", "output") + ("task",) * (args.task == "knowledge")
+    left_out = LOG + ("task",) * (args.task == "knowledge")
     names = [name for name in USED[f"--task {args.task}"] if name not in left_out]
     values = {name: getattr(args, name.replace("-", "_")) for name in names}
     return values | {"model": str(model_name(args.model))}

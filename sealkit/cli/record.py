@@ -79,9 +79,11 @@ class Record:
 
     def right(self, item: Any, n: int, answer: str) -> bool | None:
         """Whether the task grades the answer to an item's question n as right; None: not known."""
+        if (config := self.config) is None:
+            return None
         part = "questions" if self.task is knowledge else "tests"
         one = replace(item, **{part: getattr(item, part)[n : n + 1]})
-        return self.config and self.task.reward(one, [answer], self.config) == 1
+        return self.task.reward(one, [answer], config) == 1
 
     @property
     def first(self) -> str | None:

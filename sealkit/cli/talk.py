@@ -84,7 +84,7 @@ class Student:
     def advice(self, line: str) -> str:
         """What to ask instead of a question of one's own, whose right answer nobody knows."""
         numbers = {normalize(q.question): n for n, q in enumerate(self.passage.questions, 1)}
-        (near,) = get_close_matches(normalize(line)[:200], numbers, 1, cutoff=0)
+        (near,) = get_close_matches(normalize(line)[:200], list(numbers), 1, cutoff=0)
         nearest = f"Of the exam, number {numbers[near]} is nearest: {self.known[near].question}"
         if self.policy.config.prompts.grader != "exact match":
             return nearest

@@ -99,19 +99,22 @@ class Handler(BaseHTTPRequestHandler):
         """The page that answers a form."""
         size = self.headers.get("Content-Length", "")
         if not (size.isdecimal() and len(size) < 9 and int(size) <= MOST):
-            return self.send_error(413, f"A form has at most {MOST:,} bytes: shorten it.")
+            self.send_error(413, f"A form has at most {MOST:,} bytes: shorten it.")
+            return
         body = self.rfile.read(int(size)).decode("utf-8", "replace")
         try:
             fields = parse_qs(body, keep_blank_values=True, max_num_fields=9)
         except ValueError:
-            return self.send_error(400, "This form is not one of the page's: reload it.")
+            self.send_error(400, "This form is not one of the page's: reload it.")
+            return
         self.respond({name: values[0] for name, values in fields.items()})
 
     def respond(self, form: Mapping[str, str]) -> None:
         """Send the page; nothing to a site that has this machine's address under its own name."""
         host = self.headers.get("Host", "").rpartition(":")[0]
         if self.path != "/" or host not in (ADDRESS, "localhost"):
-            return self.send_error(404, "There is one page here: open the address as printed.")
+            self.send_error(404, "There is one page here: open the address as printed.")
+            return
         source = self.lessons.page(form).encode("utf-8", "replace")
         self.send_response(200)
         self.send_header("Content-Type", "text/html; charset=utf-8")
@@ -119,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(source)
 
-    def log_message(self, *message: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:
         """Say nothing of requests in the terminal."""
 
 
