@@ -380,6 +380,20 @@ def test_quoted_numbers_are_those_of_the_papers_files(paper):
         ), key
 
 
+def test_figures_beside_ours_are_the_papers(paper):
+    source = "\n".join(cell.source for cell in read("04_restem_outer_loop").cells)
+    tables = paper("tables.json")
+    single, arc = tables["single_passage_accuracy_pct"], tables["few_shot_arc_pct"]
+    keys = "no_adaptation", "passage_only", "passage_plus_base_self_edits"
+    keys += "seal_after_2_iterations", "passage_plus_gpt4_1_edits"
+    row = " | ".join(str(single[key]) for key in keys)
+    assert f"| paper: SQuAD, $n = 1$, Qwen2.5-7B | {row} |" in source
+    no, ttt, seal, oracle = (
+        arc[key] for key in ("in_context", "ttt_self_edit_no_rl", "seal", "oracle_ttt")
+    )
+    assert f"Llama-3.2-1B-Instruct | {no} | – | {ttt} | {seal} | {oracle} |" in source
+
+
 def test_quoted_matrix_is_the_papers(paper):
     source = "\n".join(cell.source for cell in read("07_continual_learning").cells)
     quoted = ast.literal_eval(re.search(r"^paper = (\[.*?^\])$", source, re.M | re.S)[1])
