@@ -335,6 +335,7 @@ def test_views_are_seen_back_and_the_most_win():
         wrong = puzzles.line(((1, 2, 3, 4),))
         assert puzzles.vote(seen) == puzzles.vote([wrong, "?", *seen[2:]]) == puzzles.line(grid)
         assert puzzles.vote([wrong, "", "1 / 2 3", "- 5"]) == wrong
+        assert puzzles.vote(["?", "?", "?", *seen[3:4]]) == puzzles.line(grid)  # they have no vote
         task = Puzzle("p", (), ((grid, grid), (((5, 6),), ((5, 6),))))
         asked = puzzles.questions(task, many)
         assert len(asked) == 10
@@ -390,8 +391,15 @@ def test_the_papers_own_tasks_of_arc(loaded, part, count):
 # the arms
 
 
+def few_recipes(monkeypatch):
+    """A grid of one pace: a recipe for each augmentation."""
+    pace = puzzles.RATES[-1], puzzles.STEPS[0]
+    few = {key: edit for key, edit in few_shot.GRID.items() if key[1:] == pace}
+    monkeypatch.setattr(few_shot, "GRID", few)
+
+
 def test_a_small_run_of_all_arms(solver, test_split, monkeypatch):
-    monkeypatch.setattr(few_shot, "FIXED_RECIPES", few_shot.FIXED_RECIPES[:2])
+    few_recipes(monkeypatch)
     train, start = load_puzzles("bundled", "train", 2), solver.weights()
     table = few_shot.compare_recipes(solver, train, test_split[:2], {"before RL": start})
     assert list(table.scores) == [
@@ -405,7 +413,7 @@ def test_a_small_run_of_all_arms(solver, test_split, monkeypatch):
     *_, invalid, grid, fixed = table.notes
     assert re.fullmatch(r"Invalid recipes, before RL: \d+%", invalid)
     assert re.fullmatch(r"Each .*: none \d+\.\d%, mirror \d+\.\d%", grid)
-    assert fixed.partition(": ")[2] in few_shot.FIXED_RECIPES
+    assert fixed.partition(": ")[2] in few_shot.GRID.values()
     best = table.scores["oracle (best of the grid)"]
     assert all(a >= b for a, b in zip(best, table.scores["best fixed recipe"]))
     assert all(torch.equal(a, b) for a, b in zip(start.values(), solver.weights().values()))
@@ -414,7 +422,7 @@ def test_a_small_run_of_all_arms(solver, test_split, monkeypatch):
 def test_every_recipe_of_the_grid_is_valid_everywhere(test_split):
     for puzzle in [*test_split, *load_puzzles("bundled", "train")]:
         assert not any(
-            few_shot.invalid_reason(puzzle, edit, BUNDLED_CONFIG) for edit in few_shot.FIXED_RECIPES
+            few_shot.invalid_reason(puzzle, edit, BUNDLED_CONFIG) for edit in few_shot.GRID.values()
         )
 
 
@@ -431,7 +439,7 @@ def test_the_bundled_model_is_small_and_wholly_in_4_bits(solver):
 
 
 def test_the_command_runs_puzzles_and_leaves_its_record(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(few_shot, "FIXED_RECIPES", few_shot.FIXED_RECIPES[:1])
+    few_recipes(monkeypatch)
     sizes = ["--passages", "2", "--self-edits", "1", "--iterations", "1", "--held-out", "2"]
     output = ["--output", str(tmp_path / "run")]
     assert not main(["--task", "puzzles", *sizes, *output])
