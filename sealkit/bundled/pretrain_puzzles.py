@@ -21,20 +21,12 @@ from tqdm.auto import tqdm
 
 from ..tasks.puzzles import FLAGS, LOSSES, Prompts, line, shown
 from .pretrain import Training, train, untrained
-from .puzzles import (
-    CELLS,
-    DEMONSTRATIONS,
-    KNOWN,
-    SORTS,
-    draw_new,
-    draw_puzzle,
-    write_recipe,
-)
+from .puzzles import CELLS, DEMONSTRATIONS, KNOWN, SORTS, draw_new, draw_puzzle, write_recipe
 from .tokenizer import byte_level
 
 FOLDER = Path(__file__).parent / "puzzle_model"
 CHECKPOINT = Path("runs/pretraining/puzzles.safetensors")
-STEPS, PAIRS, RATE, DECAY = 2000, 4, 1e-3, 0.5
+STEPS, PAIRS, RATE, DECAY = 1500, 4, 1e-3, 0.5
 ANEW = 0.85  # of the demonstrations above a recipe
 END = "</s>"  # of a document's text; not of one that stops within a recipe
 WIDTH, HEADS, SIZE, THETA = 128, 6, 32, 1e4

@@ -59,8 +59,9 @@ class Prompts:
 class Recipe(pydantic.BaseModel):
     """A recipe: what a self-edit has to be as JSON, with these keys, no others, and these types.
 
-    rule: what the policy sees of the puzzle's rule, in words; it comes first, so that all else can
-    hang on it. mirror, shuffle, recolour: augmentations, see `versions`. loss: on outputs or on all cells.
+    rule: the puzzle's rule in the policy's words; it comes first, so that all else can hang on it,
+    and trains nothing. mirror, shuffle, recolour: augmentations, see `versions`. loss: on outputs
+    or on all cells.
 
     >>> Recipe(mirror=False, shuffle=False, recolour=True, loss="all", learning_rate=0.003,
     ...          steps=5).steps
