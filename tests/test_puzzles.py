@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import PAPER
+from matplotlib import pyplot
+from test_notebooks import read
 
 import sealkit
 from sealkit import inner_loop
@@ -426,6 +428,68 @@ def test_the_papers_own_tasks_of_arc(loaded, part, count):
         (prompt, *_) = puzzles.questions(task, puzzles.GENERAL_CONFIG)
         ids = loaded[1](prompt)["input_ids"]
         assert loaded[1].decode(ids, skip_special_tokens=True) == prompt
+
+
+@pytest.mark.parametrize("part", ["training", "evaluation"])
+def test_notebook_6_draws_the_papers_own_tasks(part):
+    """Its `draw_task`, on each of 22 real tasks: every demonstration, and three versions."""
+    short = "training" if part == "training" else "eval"
+    path = PAPER / "arc" / f"arc-agi_{part}_challenges_filtered_1B_{short}_set.json"
+    if not path.is_file():
+        pytest.skip(f"the paper's data file arc/{path.name} is not beside this checkout")
+    cells = {cell.id: cell.source for cell in read("06_few_shot_puzzles").cells}
+    names: dict = {}
+    pyplot.switch_backend("Agg")
+    for place in ("cell-03", "imports", "cell-06", "cell-12", "arc-draw"):
+        exec(cells[place], names)
+    for task in load_puzzles(path):
+        axes = names["draw_task"](task).axes
+        pairs = [*task.demonstrations, *[None] * 3]
+        assert len(axes) == 2 * len(pairs)
+        for pair, *column in zip(pairs, axes[: len(pairs)], axes[len(pairs) :]):
+            drawn = [tuple(map(tuple, ax.images[0].get_array().tolist())) for ax in column]
+            assert pair is None or drawn == list(pair)
+        mirrored = axes[len(task.demonstrations)].images[0].get_array().tolist()
+        assert mirrored == [list(row[::-1]) for row in task.demonstrations[0][0]]
+        pyplot.close("all")
+
+
+# the model
+
+
+def test_pretraining_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path, monkeypatch):
+    few = dict.fromkeys(pretrain_puzzles.BATCH, 2)
+    monkeypatch.setattr(pretrain_puzzles, "BATCH", few)
+    tokenizer = pretrain_puzzles.train_tokenizer()
+
+    def fresh():
+        model = pretrain_puzzles.new_model(tokenizer)
+        return pretrain_puzzles.PuzzleTraining(model, tokenizer)
+
+    whole, broken, resumed = fresh(), fresh(), fresh()
+    for _ in range(4):
+        whole.take_step()
+    for _ in range(2):
+        broken.take_step()
+    broken.save(tmp_path / "checkpoint.safetensors")
+    resumed.load(tmp_path / "checkpoint.safetensors")
+    for _ in range(2):
+        resumed.take_step()
+    assert (resumed.step, resumed.tokens, resumed.seen) == (whole.step, whole.tokens, whole.seen)
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters()):
+        assert torch.equal(one, other)
+
+
+def test_the_model_says_the_sort_of_held_out_families(solver):
+    """Of validation's rules of places and of colours, each in three of four at least."""
+    items = load_puzzles("bundled", "validation")
+    prompts = [puzzles.prompt(p, BUNDLED_CONFIG) + ' {"rule": "' for p in items]
+    said = solver.write(prompts, max_new_tokens=2)
+    for families, sort in ((world.MOVES, "move"), (world.MAPS, "map")):
+        own = [
+            w for p, w in zip(items, said) if p.title.rsplit(" ", 1)[0] in families["validation"]
+        ]
+        assert own.count(world.SORTS[sort]) / len(own) >= 0.75
 
 
 # the arms
