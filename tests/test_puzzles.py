@@ -514,9 +514,10 @@ def test_a_small_run_of_all_arms(solver, test_split, monkeypatch):
         "best fixed recipe",
         "oracle (best of the grid)",
     ]
-    *_, invalid, grid, fixed = table.notes
+    invalid, grid, fixed, *rights = table.notes
+    assert all(re.match("Solved by [a-z]+ alone: [12], before RL", line) for line in rights)
     assert re.fullmatch(r"Invalid recipes, before RL: \d+%", invalid)
-    assert re.fullmatch(r"Each .*: none \d+\.\d%, mirror \d+\.\d%", grid)
+    assert re.fullmatch(r"Each .*: none .*, mirror .*, shuffle .*, recolour \d+\.\d%", grid)
     assert fixed.partition(": ")[2] in few_shot.GRID.values()
     best = table.scores["oracle (best of the grid)"]
     assert all(a >= b for a, b in zip(best, table.scores["best fixed recipe"]))
@@ -605,7 +606,7 @@ def test_the_command_runs_puzzles_and_leaves_its_record(tmp_path, capsys, monkey
         assert part in told
     assert "(ReSTEM): 2 puzzles" in (tmp_path / "run" / "log.txt").read_text("utf-8")
     found = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert "after iteration 1" in found["accuracy"] and len(found["notes"]) == 4
+    assert "after iteration 1" in found["accuracy"] and len(found["notes"]) >= 4
     assert not main(["show", output[1]])
     shown = capsys.readouterr().out
     assert shown.partition("\niter")[2].rpartition("\nOpen")[0].replace("\n\n\n", "\n\n") in told
