@@ -186,9 +186,10 @@ def draw_puzzle(rng, families, pairs, tests=0):
     """((sort, family), [(input, output), ...]) of a rule: rows, the last `tests` of them for tests.
 
     Of a rule that moves cells the tests have other colours than the demonstrations; of one that
-    maps colours the same, or nobody could know. Without tests every row has its own palette.
+    maps colours the same, or nobody could know. Without tests every row has its own palette. In
+    "train" places are drawn twice as often, since recipes solve them less often.
     """
-    sort = rng.choice((MOVES, MAPS))
+    sort = rng.choice((MOVES, MAPS, MOVES) if families == "train" else (MOVES, MAPS))
     family = rng.choice(list(sort[families]))
     rule, colours = sort[families][family], rng.sample(COLOURS, len(COLOURS))
     palette, others = colours[:PALETTE], colours[PALETTE : 2 * PALETTE]

@@ -93,6 +93,17 @@ def keep_solved(rewards: Sequence[float], baseline: float) -> list[int]:
     return [j for j, reward in enumerate(rewards) if reward == 1]
 
 
+def keep_best_solving(rewards: Sequence[float], baseline: float) -> list[int]:
+    """A puzzle's best recipe and all that equal it, if they solved one test grid at least: so that
+    hard puzzles are heard, too.
+
+    >>> keep_best_solving([0.5, 0.0, 0.5], 0.0), keep_best_solving([0.5, 1.0], 0.0)
+    ([0, 2], [1])
+    """
+    best = max(rewards)
+    return [j for j, reward in enumerate(rewards) if reward == best > 0]
+
+
 BUNDLED_CONFIG = Config(
     Prompts(),
     learning_rate=0.003,
@@ -102,7 +113,7 @@ BUNDLED_CONFIG = Config(
     top_p=1.0,
     epochs=15,
     m_step_learning_rate=1e-3,
-    keep=keep_solved,
+    keep=keep_best_solving,
     adapters_per_pass=20,
 )
 
