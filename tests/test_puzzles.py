@@ -4,11 +4,14 @@ import json
 import random
 import re
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import PAPER
+from matplotlib import pyplot
+from test_notebooks import read
 
 import sealkit
 from sealkit import inner_loop
@@ -37,13 +40,18 @@ def solver():
 # the world
 
 
+def split_path(split):
+    return world.FOLDER / f"puzzles_{split}.json"
+
+
 def test_splits_are_what_the_generator_writes_each_of_families_of_its_own():
     families = {world.KNOWN: {*world.MOVES[world.KNOWN], *world.MAPS[world.KNOWN]}}
     for split in world.SPLITS:
-        path = world.FOLDER / f"puzzles_{split}.json"
+        path = split_path(split)
         assert json.loads(path.read_text()) == json.loads(json.dumps(world.write_split(split)))
-        found = {puzzle.title.rsplit(" ", 1)[0] for puzzle in load_puzzles("bundled", split)}
-        assert found == {*world.MOVES[split], *world.MAPS[split]}
+        found = {puzzle.title.rsplit(" ", 1)[0] for puzzle in load_puzzles(path)}
+        both = split != "neither"
+        assert found == ({*world.MOVES[split], *world.MAPS[split]} if both else {*world.NEITHER})
         families[split] = found
     assert len(set().union(*families.values())) == sum(map(len, families.values()))
 
@@ -58,27 +66,61 @@ def test_no_two_rules_are_one_and_pretraining_knows_its_own_alone():
     assert drawn == {(sort, one) for sort in sorts for one in sorts[sort][world.KNOWN]}
 
 
+def test_rules_drawn_anew_are_of_no_family():
+    rng, row = random.Random(0), list(range(1, 7))
+    named = {tuple(rule(row)) for own in world.MOVES.values() for rule in own.values()}
+    for _ in range(500):
+        moved = tuple(world.new_move(rng)(row))
+        assert moved not in named and moved not in (tuple(row), (0,) * 6)
+        map_of = world.new_map(rng, row[:4])
+        changed = {old: new for old, new in map_of.items() if old != new}
+        assert changed and set(map_of) == set(row[:4]) and 0 not in map_of.values()
+        if len(set(map_of.values())) == 4:  # else two colours become one, as in no family
+            fresh = {new in row[:4] for new in changed.values()}
+            assert fresh == {True, False}, "families only exchange colours, or only bring new ones"
+
+
 def test_pretraining_says_the_sort_of_a_rule_in_words_and_never_which_recipe_fits():
     """Under puzzles of either sort recipes are equally often of each kind."""
-    rng, shares, said = random.Random(0), {}, set()
-    for _ in range(6000):
-        kind, parts = pretrain_puzzles.write_document(rng, True)
-        pairs = [(x[0].split()[:6], y[0].split()) for x, y in zip(parts[::3], parts[1::3])][:3]
-        new = any(set(y) - set(x) - {"0"} for x, y in pairs)
-        if kind == "words":
-            said.add((new, parts[-1][0]))
+    rng, shares, said = random.Random(0), {}, {"sort": [], "recipe": []}
+    for n in range(6000):
+        kind, parts = (pretrain_puzzles.write_text if n % 2 else pretrain_puzzles.write_sort)(rng)
+        (shown, _), (text, _), *_ = parts
+        rows = [[row.split() for row in line.split(" -> ")] for line in shown.splitlines()[:3]]
+        cells = {pair for x, y in rows for pair in zip(x, y)}
+        changes = len(dict(cells)) == len(cells)  # some few moves look like that by chance
         if kind == "recipe":
-            on = [flag for flag in puzzles.FLAGS if json.loads(parts[-1][0])[flag]]
+            recipe = json.loads(text)
+            on = [flag for flag in puzzles.FLAGS if recipe[flag]]
             assert len(on) <= 1
-            shares.setdefault(new, []).extend(on or [None])
-    assert said == {(False, " cells move"), (True, " colours change")}
+            shares.setdefault(recipe["rule"], []).extend(on or [None])
+            said[kind].append(recipe["rule"] == world.SORTS["map" if changes else "move"])
+        if kind == "sort":
+            said[kind].append(text == ("colours" if changes else "cells"))
+    assert all(sum(own) / len(own) > 0.98 for own in said.values())
+    assert set(shares) == set(world.SORTS.values())
     for own in shares.values():
         assert all(abs(own.count(flag) / len(own) - 0.25) < 0.05 for flag in (None, *puzzles.FLAGS))
 
 
+def test_rules_of_neither_sort_are_spoilt_by_every_augmentation():
+    """On a row of all colours of a map, some conjugate of the rule is another rule."""
+    rng, row = random.Random(0), [3, 1, 4, 2, 1, 3]
+    map_of = world.cycle(rng, [1, 2, 3, 4])
+    colours = [0, 4, 3, 2, 1, *range(5, 10)]
+    for rule in world.NEITHER.values():
+        x, y = (tuple(row),), (tuple(rule(row, map_of)),)
+        for change in (
+            lambda grid: puzzles.recolour(grid, colours),
+            lambda grid: puzzles.shuffle(grid, 2),
+            puzzles.mirror,
+        ):
+            assert change(y)[0] != tuple(rule(list(change(x)[0]), map_of))
+
+
 def test_no_puzzle_is_in_two_splits():
-    every = [puzzle for split in world.SPLITS for puzzle in load_puzzles("bundled", split)]
-    assert len({puzzles.name(puzzle)[1] for puzzle in every}) == len(every) == 360
+    every = [puzzle for split in world.SPLITS for puzzle in load_puzzles(split_path(split))]
+    assert len({puzzles.name(puzzle)[1] for puzzle in every}) == len(every) == 420
 
 
 def test_the_demonstrations_show_what_the_tests_ask(test_split):
@@ -335,6 +377,7 @@ def test_views_are_seen_back_and_the_most_win():
         wrong = puzzles.line(((1, 2, 3, 4),))
         assert puzzles.vote(seen) == puzzles.vote([wrong, "?", *seen[2:]]) == puzzles.line(grid)
         assert puzzles.vote([wrong, "", "1 / 2 3", "- 5"]) == wrong
+        assert puzzles.vote(["?", "?", "?", *seen[3:4]]) == puzzles.line(grid)  # they have no vote
         task = Puzzle("p", (), ((grid, grid), (((5, 6),), ((5, 6),))))
         asked = puzzles.questions(task, many)
         assert len(asked) == 10
@@ -387,11 +430,80 @@ def test_the_papers_own_tasks_of_arc(loaded, part, count):
         assert loaded[1].decode(ids, skip_special_tokens=True) == prompt
 
 
+@pytest.mark.parametrize("part", ["training", "evaluation"])
+def test_notebook_6_draws_the_papers_own_tasks(part):
+    """Its `draw_task`, on each of 22 real tasks: every demonstration, and three versions."""
+    short = "training" if part == "training" else "eval"
+    path = PAPER / "arc" / f"arc-agi_{part}_challenges_filtered_1B_{short}_set.json"
+    if not path.is_file():
+        pytest.skip(f"the paper's data file arc/{path.name} is not beside this checkout")
+    cells = {cell.id: cell.source for cell in read("06_few_shot_puzzles").cells}
+    names: dict = {}
+    pyplot.switch_backend("Agg")
+    for place in ("cell-03", "imports", "cell-06", "cell-12", "arc-draw"):
+        exec(cells[place], names)
+    for task in load_puzzles(path):
+        axes = names["draw_task"](task).axes
+        pairs = [*task.demonstrations, *[None] * 3]
+        assert len(axes) == 2 * len(pairs)
+        for pair, *column in zip(pairs, axes[: len(pairs)], axes[len(pairs) :]):
+            drawn = [tuple(map(tuple, ax.images[0].get_array().tolist())) for ax in column]
+            assert pair is None or drawn == list(pair)
+        mirrored = axes[len(task.demonstrations)].images[0].get_array().tolist()
+        assert mirrored == [list(row[::-1]) for row in task.demonstrations[0][0]]
+        pyplot.close("all")
+
+
+# the model
+
+
+def test_pretraining_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path, monkeypatch):
+    few = dict.fromkeys(pretrain_puzzles.BATCH, 2)
+    monkeypatch.setattr(pretrain_puzzles, "BATCH", few)
+    tokenizer = pretrain_puzzles.train_tokenizer()
+
+    def fresh():
+        model = pretrain_puzzles.new_model(tokenizer)
+        return pretrain_puzzles.PuzzleTraining(model, tokenizer)
+
+    whole, broken, resumed = fresh(), fresh(), fresh()
+    for _ in range(4):
+        whole.take_step()
+    for _ in range(2):
+        broken.take_step()
+    broken.save(tmp_path / "checkpoint.safetensors")
+    resumed.load(tmp_path / "checkpoint.safetensors")
+    for _ in range(2):
+        resumed.take_step()
+    assert (resumed.step, resumed.tokens, resumed.seen) == (whole.step, whole.tokens, whole.seen)
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters()):
+        assert torch.equal(one, other)
+
+
+def test_the_model_says_the_sort_of_held_out_families(solver):
+    """Of validation's rules of places and of colours, each in three of four at least."""
+    items = load_puzzles("bundled", "validation")
+    prompts = [puzzles.prompt(p, BUNDLED_CONFIG) + ' {"rule": "' for p in items]
+    said = solver.write(prompts, max_new_tokens=2)
+    for families, sort in ((world.MOVES, "move"), (world.MAPS, "map")):
+        own = [
+            w for p, w in zip(items, said) if p.title.rsplit(" ", 1)[0] in families["validation"]
+        ]
+        assert own.count(world.SORTS[sort]) / len(own) >= 0.75
+
+
 # the arms
 
 
+def few_recipes(monkeypatch):
+    """A grid of one pace: a recipe for each augmentation."""
+    pace = puzzles.RATES[-1], puzzles.STEPS[0]
+    few = {key: edit for key, edit in few_shot.GRID.items() if key[1:] == pace}
+    monkeypatch.setattr(few_shot, "GRID", few)
+
+
 def test_a_small_run_of_all_arms(solver, test_split, monkeypatch):
-    monkeypatch.setattr(few_shot, "FIXED_RECIPES", few_shot.FIXED_RECIPES[:2])
+    few_recipes(monkeypatch)
     train, start = load_puzzles("bundled", "train", 2), solver.weights()
     table = few_shot.compare_recipes(solver, train, test_split[:2], {"before RL": start})
     assert list(table.scores) == [
@@ -402,19 +514,67 @@ def test_a_small_run_of_all_arms(solver, test_split, monkeypatch):
         "best fixed recipe",
         "oracle (best of the grid)",
     ]
-    *_, invalid, grid, fixed = table.notes
+    invalid, grid, fixed, *rights = table.notes
+    assert all(re.match("Solved by [a-z]+ alone: [12], before RL", line) for line in rights)
     assert re.fullmatch(r"Invalid recipes, before RL: \d+%", invalid)
-    assert re.fullmatch(r"Each .*: none \d+\.\d%, mirror \d+\.\d%", grid)
-    assert fixed.partition(": ")[2] in few_shot.FIXED_RECIPES
+    assert re.fullmatch(r"Each .*: none .*, mirror .*, shuffle .*, recolour \d+\.\d%", grid)
+    assert fixed.partition(": ")[2] in few_shot.GRID.values()
     best = table.scores["oracle (best of the grid)"]
     assert all(a >= b for a, b in zip(best, table.scores["best fixed recipe"]))
     assert all(torch.equal(a, b) for a, b in zip(start.values(), solver.weights().values()))
 
 
+@dataclass(frozen=True)
+class Table:
+    """Arms whose trials earn what a table says: {recipe: a reward for each item}."""
+
+    items: tuple
+    table: dict
+    tried: list = field(default_factory=list)
+
+    def evaluate(self, arm, edits):
+        self.tried.append((edits[0], self.items))
+        return [SimpleNamespace(reward=self.table[edits[0]][item]) for item in self.items]
+
+
+def test_the_oracle_is_the_best_of_the_grid_and_tries_what_is_not_solved():
+    rng = random.Random(0)
+    table = {edit: rng.choices((0, 0.5, 1), k=30) for edit in "abcdef"}
+    arms = Table(tuple(range(30)), table)
+    first = tuple(table["a"])
+    found = few_shot.best_of(arms, "bcdef", first)
+    assert found == tuple(max(column) for column in zip(*table.values()))
+    for edit, items in arms.tried:
+        before = "abcdef"[: "abcdef".index(edit)]
+        assert items == [i for i in range(30) if all(table[e][i] < 1 for e in before)]
+    assert few_shot.best_of(arms, "bc", (1.0,) * 30) == (1.0,) * 30
+
+
+def test_the_best_fixed_recipe_is_chosen_on_all_training_puzzles(monkeypatch):
+    """Among those that are best on the first fifth: "d" is best there, "b" on all."""
+    table = {"a": [0] * 10, "b": [1, 0.5] + [1] * 8, "c": [0.5] * 10, "d": [1, 1] + [0] * 8}
+    grid = {("shuffle", 0.003, n): edit for n, edit in enumerate(table)}
+    monkeypatch.setattr(few_shot, "GRID", grid)
+    monkeypatch.setattr(few_shot, "BEST", 2)
+    arms = Table(tuple(range(10)), table)
+    assert few_shot.best_fixed(arms) == ("shuffle", 0.003, 1)
+    assert [items for edit, items in arms.tried if edit in "ac"] == [(0, 1)] * 2
+
+
+def test_right_augmentations_are_counted_where_one_alone_solves():
+    earned = {None: (0, 0, 1), "shuffle": (1, 0.5, 1), "recolour": (0, 1, 0), "mirror": (0, 0, 0)}
+    edits = [puzzles.recipe_text("shuffle"), puzzles.recipe_text("mirror"), "{"]
+    lines = few_shot.right_augmentations("SEAL", [None] * 3, edits, earned)
+    assert lines == [
+        "Solved by shuffle alone: 1, SEAL shuffle for 1",
+        "Solved by recolour alone: 1, SEAL recolour for 0",
+    ]
+
+
 def test_every_recipe_of_the_grid_is_valid_everywhere(test_split):
     for puzzle in [*test_split, *load_puzzles("bundled", "train")]:
         assert not any(
-            few_shot.invalid_reason(puzzle, edit, BUNDLED_CONFIG) for edit in few_shot.FIXED_RECIPES
+            few_shot.invalid_reason(puzzle, edit, BUNDLED_CONFIG) for edit in few_shot.GRID.values()
         )
 
 
@@ -431,7 +591,7 @@ def test_the_bundled_model_is_small_and_wholly_in_4_bits(solver):
 
 
 def test_the_command_runs_puzzles_and_leaves_its_record(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(few_shot, "FIXED_RECIPES", few_shot.FIXED_RECIPES[:1])
+    few_recipes(monkeypatch)
     sizes = ["--passages", "2", "--self-edits", "1", "--iterations", "1", "--held-out", "2"]
     output = ["--output", str(tmp_path / "run")]
     assert not main(["--task", "puzzles", *sizes, *output])
@@ -446,7 +606,7 @@ def test_the_command_runs_puzzles_and_leaves_its_record(tmp_path, capsys, monkey
         assert part in told
     assert "(ReSTEM): 2 puzzles" in (tmp_path / "run" / "log.txt").read_text("utf-8")
     found = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert "after iteration 1" in found["accuracy"] and len(found["notes"]) == 4
+    assert "after iteration 1" in found["accuracy"] and len(found["notes"]) >= 4
     assert not main(["show", output[1]])
     shown = capsys.readouterr().out
     assert shown.partition("\niter")[2].rpartition("\nOpen")[0].replace("\n\n\n", "\n\n") in told

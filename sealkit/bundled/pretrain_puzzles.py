@@ -1,10 +1,11 @@
 """Pretrain the Mistral of the puzzles from scratch: python -m sealkit.bundled.pretrain_puzzles
 
-Its documents are puzzles of the known families, the loss on outputs, and demonstrations followed by
-the sort of their rule in words or by a recipe, every valid one with at most one augmentation as
-likely as another: nothing says which recipe solves what. All weights are random, but so that some
-heads of the first layer look back to the cell above from the start (after Trockman & Kolter 2023,
-"Mimetic initialization"), which a small model else finds late.
+Its documents are puzzles of the known families, the loss on outputs, and demonstrations of rules
+drawn anew, followed by a recipe: it says the sort of the rule in words, and all else in it is as
+likely as anything else that is valid, with at most one augmentation: nothing says which recipe
+solves what. All weights are random, but so that some heads of the first layer look back to the cell
+above from the start (after Trockman & Kolter 2023, "Mimetic initialization"), which a small model
+else finds late. Killed, the same command with --resume goes on.
 """
 
 import argparse
@@ -12,22 +13,22 @@ import copy
 import json
 import random
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import torch
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from ..tasks.puzzles import FLAGS, LOSSES, Prompts, line
-from .pretrain import untrained
-from .puzzles import CELLS, DEMONSTRATIONS, KNOWN, draw_puzzle, write_recipe
+from ..tasks.puzzles import FLAGS, LOSSES, Prompts, line, shown
+from .pretrain import Training, train, untrained
+from .puzzles import CELLS, DEMONSTRATIONS, KNOWN, SORTS, draw_new, draw_puzzle, write_recipe
 from .tokenizer import byte_level
 
 FOLDER = Path(__file__).parent / "puzzle_model"
-STEPS, DOCUMENTS, PAIRS, RATE, DECAY = 2500, 8, 4, 1e-3, 0.4
-TEXTS = 3  # one step in so many reads puzzles with a text under them
-WORDS, SORTS = "In words:", {"move": "cells move", "map": "colours change"}
+CHECKPOINT = Path("runs/pretraining/puzzles.safetensors")
+STEPS, PAIRS, RATE, DECAY = 1500, 4, 1e-3, 0.5
+ANEW = 0.85  # of the demonstrations above a recipe
+END = "</s>"  # of a document's text; not of one that stops within a recipe
 WIDTH, HEADS, SIZE, THETA = 128, 6, 32, 1e4
 SHAPE = {"hidden_size": WIDTH, "intermediate_size": 256, "num_hidden_layers": 3}
 SHAPE |= {"num_attention_heads": HEADS, "num_key_value_heads": HEADS, "head_dim": SIZE}
@@ -37,11 +38,11 @@ SHARPNESS, EMBEDDING, WRITTEN, COPIED, NOISE, DAMPING = 8.0, 0.06, 0.2, 0.1, 0.0
 
 def train_tokenizer():
     """A token for each colour and each word of recipes; see `byte_level`."""
-    words = [*(f" {colour}" for colour in range(10)), " ->", " /"]
-    words += [
-        f" {word}" for text in (Prompts().cue, WORDS, *SORTS.values()) for word in text.split()
-    ]
-    words += [*FLAGS, *LOSSES, "loss", "learning", "rate", "steps"]
+    words = [*(f" {colour}" for colour in range(10)), " ->", " /", f" {Prompts().cue}"]
+    for sort in SORTS.values():
+        first, *others = sort.split()
+        words += [first, *(f" {word}" for word in others)]
+    words += [*FLAGS, *LOSSES, "rule", "loss", "learning", "rate", "steps"]
     words += [' {"', '":', ' "', '",', " true", " false"]
     return byte_level(words * 2, 512, "puzzles")
 
@@ -92,96 +93,116 @@ def look_back(model):
             projection.weight.copy_(weight + noise * torch.randn(weight.shape))
 
 
-def write_document(rng, with_text):
-    """(kind, [(text, loss weight), ...]): a puzzle to solve, or one with a text under it: as often
-    a recipe as the sort of its rule in words."""
-    (sort, _), pairs = draw_puzzle(rng, KNOWN, DEMONSTRATIONS if with_text else PAIRS)
+def write_puzzle(rng):
+    """("puzzle", [(text, loss weight), ...]): a puzzle of a known family to solve."""
+    _, pairs = draw_puzzle(rng, KNOWN, PAIRS)
     parts = []
     for i, (x, y) in enumerate(pairs):  # the first row shows the rule, so nothing tells it before
         parts += [(f"{line([x])} ->", 0.0), (f" {line([y])}", 1.0 if i else 0.2)]
         parts += [("\n", 0.0)]
-    if not with_text:
-        return "puzzle", parts[:-1]
-    if rng.random() < 0.5:
-        return "words", [*parts, (WORDS, 0.0), (f" {SORTS[sort]}", 1.0)]
-    kind, text = write_recipe(rng)
-    return kind, [*parts, (Prompts().cue, 0.0), (f" {text}", 1.0)]
+    return "puzzle", [*parts[:-1], (END, 1.0)]
+
+
+def write_demonstrations(rng):
+    """(sort, text): demonstrations of a rule, most often of one drawn anew, and the cue."""
+    if rng.random() < ANEW:
+        sort, pairs = draw_new(rng, DEMONSTRATIONS)
+    else:
+        (sort, _), pairs = draw_puzzle(rng, KNOWN, DEMONSTRATIONS)
+    return sort, shown(([x], [y]) for x, y in pairs) + Prompts().cue
+
+
+def write_sort(rng):
+    """("sort", parts): a recipe that ends with the first word for the sort of the rule."""
+    sort, text = write_demonstrations(rng)
+    return "sort", [(f'{text} {{"rule": "', 0.0), (SORTS[sort].split()[0], 1.0)]
+
+
+def write_text(rng):
+    """(kind, parts): a whole recipe, spoilt or not, which says the sort of the rule."""
+    sort, text = write_demonstrations(rng)
+    kind, recipe = write_recipe(rng, SORTS[sort])
+    return kind, [(text, 0.0), (f" {recipe}", 1.0), (END, 1.0)]
 
 
 def encode(tokenizer, documents):
     """(ids, loss weights of each id) of documents, (documents, length); pads weigh 0."""
     texts = ["".join(text for text, _ in parts) for _, parts in documents]
-    batch = tokenizer(texts, return_offsets_mapping=True)
+    batch = tokenizer([text.removesuffix(END) for text in texts], return_offsets_mapping=True)
+    ends = [[tokenizer.eos_token_id] * text.endswith(END) for text in texts]
     length = 1 + max(map(len, batch["input_ids"]))
     ids = torch.full((len(texts), length), tokenizer.pad_token_id)
     weights = torch.zeros(ids.shape)
     for n, (own, offsets) in enumerate(zip(batch["input_ids"], batch["offset_mapping"])):
         by_character = [weight for part, weight in documents[n][1] for _ in part]
-        own_weights = [0.0] + [by_character[max(end, 1) - 1] for _, end in offsets[1:]] + [1.0]
-        ids[n, : len(own) + 1] = torch.tensor([*own, tokenizer.eos_token_id])
-        weights[n, : len(own) + 1] = torch.tensor(own_weights)
+        own_weights = [0.0] + [by_character[max(end, 1) - 1] for _, end in offsets[1:]]
+        size = len(own) + len(ends[n])
+        ids[n, :size] = torch.tensor([*own, *ends[n]])
+        weights[n, :size] = torch.tensor(own_weights + [1.0] * len(ends[n]))
     return ids, weights
 
 
-def train(model, tokenizer, steps=STEPS, seed=0, log_every=100):
-    """Train; yields (step, measures) each `log_every` steps.
+BATCH = {write_puzzle: 8, write_sort: 44, write_text: 3}  # documents of a step
 
-    measures: seconds, tokens, and for each kind of document the share of tokens of full weight
-    guessed right and their mean loss in nats, on documents not yet trained on.
-    """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    rng, seen, tokens, start = random.Random(seed), defaultdict(list), 0, time.time()
-    for step in tqdm(range(1, steps + 1), desc="pretraining", mininterval=10):
-        drawn = [write_document(rng, step % TEXTS == 0) for _ in range(DOCUMENTS)]
-        ids, weights = encode(tokenizer, drawn)
-        optimizer.param_groups[0]["lr"] = RATE * min(1, step / 50, (1 - step / steps) / DECAY)
-        chosen = weights[:, 1:] > 0
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            hidden = model.model(ids, use_cache=False).last_hidden_state[:, :-1][chosen]
-            logits = model.lm_head(hidden).float()
-        labels, weights = ids[:, 1:][chosen], weights[:, 1:][chosen]
-        losses = cross_entropy(logits, labels, reduction="none")
-        ((losses * weights).sum() / weights.sum()).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        tokens += (ids != tokenizer.pad_token_id).sum().item()
-        owner = chosen.nonzero()[:, 0]
-        for n, (kind, _) in enumerate(drawn):
-            here = (owner == n) & (weights == 1)
-            right = (logits[here].argmax(-1) == labels[here]).sum().item()
-            seen[kind].append((right, losses[here].sum().item(), here.sum().item()))
-        if step % log_every == 0 or step == steps:
-            measures = {"seconds": round(time.time() - start), "tokens": tokens}
-            for kind, sums in sorted(seen.items()):
-                hits, loss, count = map(sum, zip(*sums))
-                measures[kind] = {
-                    "accuracy": round(hits / count, 4),
-                    "loss": round(loss / count, 4),
-                }
-            seen.clear()
-            yield step, measures
+
+class PuzzleTraining(Training):
+    """The `Training` of the puzzles' model: each step takes documents of each kind of BATCH."""
+
+    def take_step(self):
+        """Train on the documents of the next step, each kind's mean loss weighing the same."""
+        started, rng = time.time(), random.Random(f"{self.seed} {self.step}")
+        for write, count in BATCH.items():
+            documents = [write(rng) for _ in range(count)]
+            ids, weights = encode(self.tokenizer, documents)
+            chosen = weights[:, 1:] > 0
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                hidden = self.model.model(ids, use_cache=False).last_hidden_state[:, :-1][chosen]
+                logits = self.model.lm_head(hidden).float()
+            labels, weights = ids[:, 1:][chosen], weights[:, 1:][chosen]
+            losses = cross_entropy(logits, labels, reduction="none")
+            ((losses * weights).sum() / weights.sum()).backward()
+            self.tokens += (ids != self.tokenizer.pad_token_id).sum().item()
+            right, owner = logits.argmax(-1) == labels, chosen.nonzero()[:, 0]
+            for n, (kind, _) in enumerate(documents):
+                here = (owner == n) & (weights == 1)
+                new = right[here].sum().item(), losses[here].sum().item(), here.sum().item()
+                self.seen[kind] = [a + b for a, b in zip(self.seen.get(kind, (0, 0.0, 0)), new)]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        rate = min(1, (self.step + 1) / 50, (1 - self.step / STEPS) / DECAY)
+        self.optimizer.param_groups[0]["lr"] = RATE * rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        self.seconds += time.time() - started
+
+    def note(self):
+        """A line of the log, as `Training.note` has it; there is one stage."""
+        row = super().note()
+        del row["stage"]
+        return row
 
 
 def main(arguments=None):
     """Train, and write tokenizer, weights (bf16 safetensors) and log to the model's folder."""
     parser = argparse.ArgumentParser(prog="python -m sealkit.bundled.pretrain_puzzles")
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--steps", type=int, default=STEPS, help="stop after so many")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
     parser.add_argument("--output", type=Path, default=FOLDER)
     args = parser.parse_args(arguments)
     tokenizer = train_tokenizer()
-    model = new_model(tokenizer, args.seed)
+    training = PuzzleTraining(new_model(tokenizer, args.seed), tokenizer, args.seed)
+    if args.resume and args.checkpoint.exists():
+        training.load(args.checkpoint)
     args.output.mkdir(parents=True, exist_ok=True)
+    for row in train(training, args.steps, checkpoint=args.checkpoint):
+        tqdm.write(json.dumps(row))
     tokenizer.save_pretrained(args.output)
-    with open(args.output / "pretraining.jsonl", "w", encoding="utf-8") as log:
-        for step, measures in train(model, tokenizer, args.steps, args.seed):
-            log.write(json.dumps({"step": step} | measures) + "\n")
-            log.flush()
-            if step % 500 == 0 or step == args.steps:
-                whole = copy.deepcopy(model).to(torch.bfloat16)
-                whole.set_attn_implementation("sdpa")
-                whole.save_pretrained(args.output)
+    training.model.set_attn_implementation("sdpa")
+    copy.deepcopy(training.model).to(torch.bfloat16).save_pretrained(args.output)
+    log = "".join(json.dumps(row) + "\n" for row in training.log)
+    (args.output / "pretraining.jsonl").write_text(log, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ from pathlib import Path
 from ..tasks.puzzles import random_recipe
 
 CELLS, PALETTE, COLOURS = 6, 4, range(1, 10)
+MARKED = list(range(1, CELLS + 1))  # a row whose cells all differ
 DEMONSTRATIONS, TESTS = 3, 2
-SPLITS = {"train": 120, "validation": 120, "test": 120}
-SEED = {"train": 1, "validation": 2, "test": 3}
+SPLITS = {"train": 120, "validation": 120, "test": 120, "neither": 60}
+SEED = {"train": 1, "validation": 2, "test": 3, "neither": 4}
 FOLDER = Path(__file__).parent
 
 
@@ -67,6 +68,7 @@ def partly(function, count):
     return family
 
 
+SORTS = {"move": "cells move", "map": "colours change"}  # in the words of recipes
 KNOWN = "known"  # families of pretraining; those of a split are in no other and not in these
 MOVES = {  # families of rules of places
     KNOWN: {
@@ -78,11 +80,12 @@ MOVES = {  # families of rules of places
     "train": {
         "right 3": move(3, 0),
         "drag right 3": move(3, None),
-        "halves left 1": halves(move(-1, 0)),
         "left half": taken(0, 1, 2, None, None, None),
+        "right half": taken(None, None, None, 3, 4, 5),
         "left half twice": taken(0, 1, 2, 0, 1, 2),
         "odd places": taken(None, 1, None, 3, None, 5),
-        "part 1": taken(1, 2, 2, 3, 3, 4),
+        "ends": taken(0, None, None, None, None, 5),
+        "outside": taken(0, 1, None, None, 4, 5),
     },
     "validation": {
         "halves right 1": halves(move(1, 0)),
@@ -117,13 +120,76 @@ MAPS = {  # families of rules of colours: (random.Random, palette) -> {colour: c
 }
 
 
+def new_move(rng):
+    """A rule of places drawn anew, none of a family: a shift of a row or of its halves, cells
+    blacked out, halves each as they are, black, or the other half, or anything for each cell."""
+    named = {tuple(rule(MARKED)) for own in MOVES.values() for rule in own.values()}
+    half, fill = CELLS // 2, rng.choice((0, None))
+    while True:
+        kind = rng.randrange(5)
+        if kind == 0:
+            rule = move(rng.choice((-4, -3, -2, -1, 1, 2, 3, 4)), fill)
+        elif kind == 1:
+            rule = halves(move(rng.choice((-2, -1, 1, 2)), fill))
+        elif kind == 2:
+            rule = taken(*(rng.choice((i, i, None)) for i in range(CELLS)))
+        elif kind == 3:
+            starts = rng.choices(range(CELLS - half + 1), k=2)
+            rule = taken(*(start + i for start in starts for i in range(half)))
+        else:
+            rule = taken(*(rng.choice((None, *range(CELLS))) for _ in range(CELLS)))
+        if tuple(rule(MARKED)) not in named | {tuple(MARKED), (0,) * CELLS}:
+            return rule
+
+
+def new_map(rng, palette):
+    """A map of a palette's colours drawn anew, each to itself, to another of them or, in every
+    other map, to a fresh one; none of a split's family, which only exchange colours or only bring
+    fresh ones."""
+    outside = [colour for colour in COLOURS if colour not in palette]
+    others = rng.choice((palette, outside))
+    while True:
+        drawn = {c: rng.choice((c, rng.choice(palette), rng.choice(others))) for c in palette}
+        inside = {new in palette for old, new in drawn.items() if new != old}
+        if inside and (len(set(drawn.values())) < PALETTE or len(inside) == 2):
+            return drawn
+
+
+def draw_new(rng, pairs):
+    """(sort, [(input, output), ...]) of a rule drawn anew."""
+    if rng.random() < 0.5:
+        sort, rule = "move", new_move(rng)
+    else:
+        palette = rng.sample(COLOURS, PALETTE)
+        map_of = new_map(rng, palette)
+        sort, rule = "map", lambda row: [map_of[colour] for colour in row]
+    colours = palette if sort == "map" else rng.sample(COLOURS, PALETTE)
+    rows = [rng.choices(colours, k=CELLS) for _ in range(pairs)]
+    return sort, [(row, rule(row)) for row in rows]
+
+
+NEITHER = {  # families that both recolouring and shuffling spoil: (row, map of colours) -> row
+    "right 1 and map": lambda row, map_of: move(1, 0)([map_of[colour] for colour in row]),
+    "sorted": lambda row, map_of: sorted(row),
+    "first half, mapped": lambda row, map_of: [map_of[c] for c in row[:3]] + row[3:],
+}
+
+
+def draw_neither(rng, pairs):
+    """(family, [(input, output), ...]) of a rule that is neither of places nor of colours."""
+    family, palette = rng.choice(list(NEITHER)), rng.sample(COLOURS, PALETTE)
+    map_of, rows = cycle(rng, palette), [rng.choices(palette, k=CELLS) for _ in range(pairs)]
+    return family, [(row, NEITHER[family](row, map_of)) for row in rows]
+
+
 def draw_puzzle(rng, families, pairs, tests=0):
     """((sort, family), [(input, output), ...]) of a rule: rows, the last `tests` of them for tests.
 
     Of a rule that moves cells the tests have other colours than the demonstrations; of one that
-    maps colours the same, or nobody could know. Without tests every row has its own palette.
+    maps colours the same, or nobody could know. Without tests every row has its own palette. In
+    "train" places are drawn twice as often, since recipes solve them less often.
     """
-    sort = rng.choice((MOVES, MAPS))
+    sort = rng.choice((MOVES, MAPS, MOVES) if families == "train" else (MOVES, MAPS))
     family = rng.choice(list(sort[families]))
     rule, colours = sort[families][family], rng.sample(COLOURS, len(COLOURS))
     palette, others = colours[:PALETTE], colours[PALETTE : 2 * PALETTE]
@@ -147,7 +213,10 @@ def write_split(split):
     """One split as ARC's combined JSON has it: {name: {"train": [pairs], "test": [pairs]}}."""
     rng, tasks = random.Random(SEED[split]), {}
     while len(tasks) < SPLITS[split]:
-        (_, family), pairs = draw_puzzle(rng, split, DEMONSTRATIONS + TESTS, TESTS)
+        if split == "neither":
+            family, pairs = draw_neither(rng, DEMONSTRATIONS + TESTS)
+        else:
+            (_, family), pairs = draw_puzzle(rng, split, DEMONSTRATIONS + TESTS, TESTS)
         if fair(pairs, TESTS):
             grids = [{"input": [x], "output": [y]} for x, y in pairs]
             demonstrations, tests = grids[:DEMONSTRATIONS], grids[DEMONSTRATIONS:]
@@ -167,12 +236,12 @@ SPOILT = {  # what of a recipe becomes what
 }
 
 
-def write_recipe(rng):
+def write_recipe(rng, rule=""):
     """(sort, JSON) of a self-edit as pretraining has it, from `random_recipe`.
 
     One in four is spoilt, in one of SPOILT's ways.
     """
-    text = random_recipe(rng)
+    text = random_recipe(rng, rule)
     if rng.random() < 0.75:
         return "recipe", text
     old = rng.choice([old for old in SPOILT if old in text])
@@ -180,7 +249,7 @@ def write_recipe(rng):
 
 
 def main():
-    """Write the three splits beside this file."""
+    """Write the splits beside this file."""
     for split in SPLITS:
         text = ",\n".join(
             f"{json.dumps(k)}: {json.dumps(v)}" for k, v in write_split(split).items()

@@ -1,8 +1,9 @@
 """The arms of the few-shot domain: does SEAL's recipe for each puzzle beat one fixed recipe?"""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 
 from ..evaluation import Arms, Comparison
 from ..loading import load_quantized
@@ -12,7 +13,11 @@ from ..runs.cache import Cache
 from . import puzzles
 from .puzzles import Puzzle
 
-FIXED_RECIPES = [puzzles.recipe_text(flag) for flag in (None, *puzzles.FLAGS)]
+GRID = {  # of fixed recipes, (augmentation, rate, steps): JSON
+    (flag, rate, steps): puzzles.recipe_text(flag, learning_rate=rate, steps=steps)
+    for flag, rate, steps in product((None, *puzzles.FLAGS), puzzles.RATES, puzzles.STEPS)
+}
+FIRST, BEST = 5, 4  # all of the grid are tried on a fifth of the training puzzles, so many on all
 VIEWS = 5  # of each test grid, which vote
 ORACLE, BEST_FIXED = "oracle (best of the grid)", "best fixed recipe"
 
@@ -50,9 +55,11 @@ def compare_recipes(
 ) -> Comparison:
     """The Comparison of arms on held-out puzzles; each of the policies writes a recipe a puzzle.
 
-    The recipes of the last one are also evaluated with VIEWS votes; "best fixed" is the recipe that
-    solves most of the training puzzles. All other arms start from the first policy, whose weights
-    are left in the model. Notes: invalid recipes, and what each fixed one solves.
+    The recipes of the last one are also evaluated with VIEWS votes; "best fixed" is the recipe of
+    GRID that solves most of the training puzzles, the oracle the best of GRID for each puzzle. All
+    other arms start from the first policy, whose weights are left in the model. Notes: invalid
+    recipes, what each augmentation solves at the best pace, and how often the last policy asks for
+    the one that solves a puzzle.
     """
     cache, first = {} if cache is None else cache, next(iter(policies.values()))
     config = policy.config
@@ -79,16 +86,57 @@ def compare_recipes(
 
     # 3. with fixed recipes: the best on the training puzzles, and the best for each puzzle
     policy.load(first)
-
-    def rewards(arms: Arms[Puzzle], edit: str) -> list[float]:
-        title = f"fixed recipe: {puzzles.style(None, edit)}"
-        return [trial.reward for trial in arms.evaluate(edit, [edit] * len(arms.items), title)]
-
-    fixed = max(FIXED_RECIPES, key=lambda edit: sum(rewards(arms_on_train, edit)))
-    grid = {edit: rewards(arms, edit) for edit in FIXED_RECIPES}
-    scores = arms.scores | arms_with_votes.scores
-    scores |= {BEST_FIXED: tuple(grid[fixed]), ORACLE: tuple(map(max, zip(*grid.values())))}
-    shares = (f"{puzzles.style(None, e)} {sum(r) / len(r):.1%}" for e, r in grid.items())
+    fixed = best_fixed(arms_on_train)
+    by_flag = {flag: rewards(arms, GRID[flag, *fixed[1:]]) for flag in (None, *puzzles.FLAGS)}
+    scores = arms.scores | arms_with_votes.scores | {BEST_FIXED: by_flag[fixed[0]]}
+    scores[ORACLE] = best_of(arms, GRID.values(), tuple(map(max, zip(*by_flag.values()))))
+    shares = (f"{flag or 'none'} {sum(r) / len(r):.1%}" for flag, r in by_flag.items())
     notes.append(f"Each fixed recipe by its augmentation: {', '.join(shares)}")
-    notes.append(f"Best fixed recipe, on training puzzles: {fixed}")
+    notes.append(f"Best fixed recipe, on training puzzles: {GRID[fixed]}")
+    notes += right_augmentations(arm, items, edits, by_flag)
     return Comparison(scores, tuple(notes))
+
+
+def rewards(arms: Arms[Puzzle], edit: str) -> tuple[float, ...]:
+    """What one recipe earns on each of the arms' puzzles."""
+    title = f"fixed recipe: {puzzles.style(None, edit)}"
+    return tuple(trial.reward for trial in arms.evaluate(edit, [edit] * len(arms.items), title))
+
+
+def best_fixed(arms: Arms[Puzzle]) -> tuple[str | None, float, int]:
+    """The key of GRID's best recipe: all are tried on a fifth of the puzzles, the best on all."""
+    some = replace(arms, items=arms.items[: -(-len(arms.items) // FIRST)])
+    on_some = {key: sum(rewards(some, edit)) for key, edit in GRID.items()}
+    best = sorted(GRID, key=on_some.__getitem__, reverse=True)[:BEST]
+    return max(best, key=lambda key: sum(rewards(arms, GRID[key])))
+
+
+def best_of(arms: Arms[Puzzle], edits: Iterable[str], best: tuple[float, ...]) -> tuple[float, ...]:
+    """For each puzzle the highest reward of these recipes, each tried where none has solved it.
+
+    best: what has been reached already.
+    """
+    for edit in edits:
+        left = [i for i, reward in enumerate(best) if reward < 1]
+        some = rewards(replace(arms, items=[arms.items[i] for i in left]), edit) if left else ()
+        reached = dict(zip(left, some))
+        best = tuple(max(reward, reached.get(i, 0)) for i, reward in enumerate(best))
+    return best
+
+
+def right_augmentations(
+    arm: str,
+    items: Sequence[Puzzle],
+    edits: Sequence[str],
+    by_flag: Mapping[str | None, Sequence[float]],
+) -> list[str]:
+    """For each augmentation a line: of puzzles that it alone solves, how many recipes have it."""
+    lines = []
+    for flag, earned in by_flag.items():
+        others = [own for name, own in by_flag.items() if name != flag]
+        alone = [i for i in range(len(items)) if earned[i] == 1 > max(own[i] for own in others)]
+        asked = [puzzles.style(items[i], edits[i]) == (flag or "none") for i in alone]
+        if alone:
+            name = flag or "none"
+            lines.append(f"Solved by {name} alone: {len(alone)}, {arm} {name} for {sum(asked)}")
+    return lines

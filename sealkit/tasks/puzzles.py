@@ -59,7 +59,9 @@ class Prompts:
 class Recipe(pydantic.BaseModel):
     """A recipe: what a self-edit has to be as JSON, with these keys, no others, and these types.
 
-    mirror, shuffle, recolour: augmentations, see `versions`. loss: on outputs or on all cells.
+    rule: the puzzle's rule in the policy's words; it comes first, so that all else can hang on it,
+    and trains nothing. mirror, shuffle, recolour: augmentations, see `versions`. loss: on outputs
+    or on all cells.
 
     >>> Recipe(mirror=False, shuffle=False, recolour=True, loss="all", learning_rate=0.003,
     ...          steps=5).steps
@@ -69,6 +71,7 @@ class Recipe(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True
     )
+    rule: Annotated[str, Field(max_length=200)] = ""
     mirror: bool
     shuffle: bool
     recolour: bool
@@ -90,16 +93,27 @@ def keep_solved(rewards: Sequence[float], baseline: float) -> list[int]:
     return [j for j, reward in enumerate(rewards) if reward == 1]
 
 
+def keep_best_solving(rewards: Sequence[float], baseline: float) -> list[int]:
+    """A puzzle's best recipe and all that equal it, if they solved one test grid at least: so that
+    hard puzzles are heard, too.
+
+    >>> keep_best_solving([0.5, 0.0, 0.5], 0.0), keep_best_solving([0.5, 1.0], 0.0)
+    ([0, 2], [1])
+    """
+    best = max(rewards)
+    return [j for j, reward in enumerate(rewards) if reward == best > 0]
+
+
 BUNDLED_CONFIG = Config(
     Prompts(),
     learning_rate=0.003,
     steps=20,
     answer_tokens=8,
-    max_new_tokens=48,
+    max_new_tokens=56,
     top_p=1.0,
     epochs=15,
     m_step_learning_rate=1e-3,
-    keep=keep_solved,
+    keep=keep_best_solving,
     adapters_per_pass=20,
 )
 
@@ -221,34 +235,41 @@ def view(number: int) -> tuple[Callable[[Grid], Grid], Callable[[Grid], Grid]]:
 def vote(answers: Sequence[str]) -> str:
     """The grid, as text, that most views of it say (the first of these), each seen back.
 
-    >>> vote(["1 2", "5 9", "2 1"])
-    '1 2'
+    What is no grid does not vote; "" if none is.
+
+    >>> vote(["1 2", "5 9", "2 1"]), vote(["?", "?", "2 1"])
+    ('1 2', '1 2')
     """
     seen_back = []
     for number, answer in enumerate(answers):
         grid = tuple(tuple(map(int, re.findall("[0-9]", row))) for row in answer.split("/"))
         is_grid = answer.split() == line(grid).split() and len(set(map(len, grid))) == 1
-        seen_back.append(line(view(number)[1](grid)) if is_grid else answer)
-    return max(seen_back, key=seen_back.count)
+        seen_back += [line(view(number)[1](grid))] if is_grid else []
+    return max(seen_back, key=seen_back.count, default="")
 
 
-def random_recipe(rng: random.Random) -> str:
+def random_recipe(rng: random.Random, rule: str = "") -> str:
     """A recipe in JSON, each of its values drawn from a `random.Random`; at most one flag is on."""
     flags: tuple[str | None, ...] = (None, *FLAGS)
     flag, loss = rng.choice(flags), rng.choice(LOSSES)
-    return recipe_text(flag, loss, rng.choice(RATES), rng.choice(STEPS))
+    return recipe_text(flag, loss, rng.choice(RATES), rng.choice(STEPS), rule)
 
 
 def recipe_text(
-    on: str | None = None, loss: str = "outputs", learning_rate: float = 0.003, steps: int = 40
+    on: str | None = None,
+    loss: str = "outputs",
+    learning_rate: float = 0.003,
+    steps: int = 40,
+    rule: str = "",
 ) -> str:
-    """A recipe in JSON. on: the one augmentation that it asks for, if any.
+    """A recipe in JSON. on: the one augmentation that it asks for, if any. rule: in words, if any.
 
     >>> recipe_text("mirror")[:35]
     '{"mirror": true, "shuffle": false, '
     """
     flags = {flag: flag == on for flag in FLAGS}
-    return json.dumps(flags | {"loss": loss, "learning_rate": learning_rate, "steps": steps})
+    pace = {"loss": loss, "learning_rate": learning_rate, "steps": steps}
+    return json.dumps(({"rule": rule} if rule else {}) | flags | pace)
 
 
 def read_recipe(edit: str) -> Recipe:
