@@ -104,9 +104,10 @@ def test_the_adapted_model_of_a_past_run_answers(small, capsys, monkeypatch):
     numbers = [str(n + 1) for n in range(len(asked))]
     lines = ["", *asked, " ", *numbers, "9", "q", "never asked"]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    monkeypatch.setattr("sealkit.cli.talk.wrap", lambda text, indent="": text)
     assert not main(["ask", str(output)])
     said = capsys.readouterr().out
-    adapted = re.findall(r"adapted: (.*)  . (right|wrong)\n +without: (.*)", said)
+    adapted = re.findall(r"adapted: (.*)  . (right|wrong)\nwithout: (.*)", said)
     journal = sealkit.Journal(output)
     trial = next(
         v for k, v in journal.items() if k[:2] == ("arm", "after iteration 1") and not k[3]
