@@ -234,8 +234,8 @@ def small_world(folder, monkeypatch):
         monkeypatch.setattr(module, "lesson", shortened(module.lesson))
     load_passages, load_puzzles = sealkit.load_passages, puzzles.load_puzzles
 
-    def few_puzzles(source: str, split: str, limit: int | None = None) -> list:
-        if split == "train":
+    def few_puzzles(source: str | Path, split: str | None = None, limit: int | None = None) -> list:
+        if split in ("train", None):
             return load_puzzles(source, split, 4)
         every = load_puzzles(source, split)[2::3]
         kinds = [next(p for p in every if p.title.startswith(k)) for k in ("right 2", "cycle")]
