@@ -82,6 +82,7 @@ class Strict(HTMLParser):
     def handle_starttag(self, tag, attributes):
         self.seen.append(tag)
         assert tag not in ("script", "iframe", "object", "img", "base", "form"), tag
+        assert "p" not in self.open or tag not in ("table", "div", "p"), "which would end the p"
         for name, value in attributes:
             assert not name.startswith("on"), name
             local = name.startswith("xmlns") or (value or "").startswith(("#", "data:,"))

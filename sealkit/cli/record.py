@@ -119,6 +119,7 @@ def read_record(folder: str | Path) -> Record:
     names = "run.json", "command.json", "results.json"
     about, command, results = (read_json(folder / name) for name in names)
     files = [folder / f"{split}.jsonl" for split in SPLITS]
+    test: list[Any]
     train, test = (load_passages(path) if path.is_file() else [] for path in files)
     if (path := folder / "test.json").is_file():
         test = arc.puzzles_of_file(path, None, [])
