@@ -26,7 +26,7 @@ from sealkit.figures import PALETTE, describe, mean_interval, plot_rewards
 from sealkit.outer_loop import format_log
 from sealkit.runs.identity import digest
 from sealkit.tasks import knowledge, puzzles
-from sealkit.tasks.few_shot import FIXED_RECIPES
+from sealkit.tasks.few_shot import GRID
 
 picture = runpy.run_path(str(Path(__file__).parents[1] / "notebooks" / "picture.py"))
 write_picture = picture["write_picture"]
@@ -37,6 +37,8 @@ NASTY = (
 DRAWINGS = Path(__file__).parents[1] / "notebooks" / "images"
 LOOP = DRAWINGS / "loop.svg.jinja"
 VOID = "meta", "link", "br", "img", "hr", "input"
+
+RECIPES = list(GRID.values())
 
 
 def page(record):
@@ -203,8 +205,8 @@ def run_of_puzzles(folder, config=puzzles.BUNDLED_CONFIG):
     note_command(folder, {"task": "puzzles"}, train=[], test=[puzzle])
     journal, right = Journal(folder), [puzzles.line(y) for _, y in puzzle.tests]
     before = Trial("no recipe", 0.0, [], [], 0, "no recipe: it is no JSON")
-    after = Trial(FIXED_RECIPES[-1], 1.0, right, [2.0, 1.0], 9)
-    arms = {BEFORE: before, "after iteration 1": after, FIXED_RECIPES[0]: after}
+    after = Trial(RECIPES[-1], 1.0, right, [2.0, 1.0], 9)
+    arms = {BEFORE: before, "after iteration 1": after, RECIPES[0]: after}
     journal.update({("arm", arm, "2, x", 0): vars(trial) for arm, trial in arms.items()})
     accuracy = {BEFORE: [0.0], "after iteration 1": [1.0]}
     (folder / "results.json").write_text(json.dumps({"accuracy": accuracy}))
@@ -221,7 +223,7 @@ def test_the_page_draws_held_out_puzzles_with_recipe_versions_and_answers(tmp_pa
     x, y = puzzle.tests[0]
     for grid in (*puzzle.demonstrations[0], x, y):
         assert f'aria-label="{puzzles.line(grid)}"' in source
-    lesson = puzzles.lesson(puzzle, FIXED_RECIPES[-1], record.config)
+    lesson = puzzles.lesson(puzzle, RECIPES[-1], record.config)
     versions = {lesson.part(step).texts[0] for step in range(4)}
     assert len(versions) > 1, "a recipe that augments"
     for text in versions:
