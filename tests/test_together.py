@@ -67,9 +67,9 @@ def test_where_memory_runs_out_the_groups_stay_whole(policy, validation, monkeyp
 
 def test_what_is_there_is_not_learned_again(policy, validation, monkeypatch):
     pairs, cache = pairs_of(validation[:2]), {}
-    first = run_together(policy, knowledge, pairs, Together(2, 1), 0, cache)
+    first = run_together(policy, knowledge, pairs, Together(2, 1), cache)
     monkeypatch.setattr(module, "learn_together", lambda *a: pytest.fail("learned again"))
-    assert run_together(policy, knowledge, pairs, Together(2, 1), 0, cache) == first
+    assert run_together(policy, knowledge, pairs, Together(2, 1), cache) == first
 
 
 def test_bad_input_is_one_sentence(policy, validation):

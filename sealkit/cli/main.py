@@ -296,7 +296,7 @@ def run(args: argparse.Namespace) -> None:
     if args.output:
         check_mounted(args.output)
     policy, train, test = load_inputs(args, log)
-    together = Together(args.together) if args.together else None
+    together = Together(args.together, seed=seed) if args.together else None
     if together:
         together.group(0, len(test))  # raises ValueError for more than there are
     args.output = args.output or new_run_folder()

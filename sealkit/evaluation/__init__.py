@@ -142,9 +142,8 @@ class Arms(Generic[Item]):
         pairs, title = list(zip(self.items, edits, strict=True)), title or f"held out: {arm}"
         if not self.together:
             return run_trials(self.policy, self.task, pairs, self.cache, self.keys(arm), title)
-        keys = [(*key[:2], f"{key[2]}, {self.together}", key[3]) for key in self.keys(arm)]
-        inputs = self.policy, self.task, pairs, self.together, self.seed
-        return run_together(*inputs, self.cache, keys, title)
+        keys = [(*key[:2], f"{key[2]}, {self.together!r}", key[3]) for key in self.keys(arm)]
+        return run_together(self.policy, self.task, pairs, self.together, self.cache, keys, title)
 
     def add_untrained(self, arm: str, in_context: bool) -> None:
         """A row: the policy's own answers, without training."""

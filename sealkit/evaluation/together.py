@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Together:
-    """How many items share an adapter, and how it is trained: epochs of shuffled mini-batches of
-    `batch_size` lessons, at the config's learning rate.
+    """How many items share an adapter, and how it is trained: epochs of mini-batches of
+    `batch_size` lessons, in an order drawn from `seed`, at the config's learning rate.
 
     >>> Together(3).group(4, 5)  # the third item of the last group is the first of all
     [3, 4, 0]
@@ -47,6 +47,7 @@ class Together:
     size: int
     epochs: int = 8
     batch_size: int = 4
+    seed: int = 0
 
     def __str__(self) -> str:
         plural = "s" if self.epochs > 1 else ""
@@ -66,13 +67,13 @@ class Together:
 
 
 def learn_together(
-    policy: Policy, groups: Sequence[Sequence[Lesson]], together: Together, seed: object = 0
+    policy: Policy, groups: Sequence[Sequence[Lesson]], together: Together
 ) -> tuple[Adapters, list[list[float]], list[list[int]]]:
     """θ' ← SFT(θ, SE_1, …, SE_N): one adapter for each group of N lessons, groups side by side.
 
-    Every group goes through its lessons in the same order, drawn from `seed`. Returns (adapters,
-    k of them; mean losses (k, epochs), in nats per token; tokens (k, N)). Raises
-    FloatingPointError if one diverges.
+    Every group goes through its lessons in the same order. Returns (adapters, k of them; mean
+    losses (k, epochs), in nats per token; tokens (k, N)). Raises FloatingPointError if one
+    diverges.
     """
     # 1. a fork of the policy's LoRA for each group, one optimizer for all
     config, count = policy.config, len(groups[0])
@@ -82,7 +83,7 @@ def learn_together(
     scale, curves = initial_loss_scales(policy, len(groups)), []
     diverged = torch.zeros_like(scale, dtype=torch.bool)
     tokens = [make_batch(policy, group)[2] for group in groups]
-    order = torch.Generator().manual_seed(seed_of("together", seed))
+    order = torch.Generator().manual_seed(seed_of("together", together.seed))
 
     def losses_of(places: Tensor, share: float) -> Tensor:
         lessons = [group[i] for group in groups for i in places]
@@ -114,7 +115,6 @@ def run_together(
     task: Task[Item],
     pairs: Sequence[tuple[Item, str]],
     together: Together,
-    seed: int = 0,
     cache: Cache | None = None,
     keys: Sequence[Key] | None = None,
     title: str | None = None,
@@ -134,7 +134,7 @@ def run_together(
         places = [place_of[key] for key in keys]
         groups = list(dict.fromkeys(members[i] for i in places))
         batch = [[lessons[i] for i in group] for group in groups]
-        adapters, curves, tokens = learn_together(policy, batch, together, seed)
+        adapters, curves, tokens = learn_together(policy, batch, together)
 
         # 2. examine each item, closed book, by its group's adapter
         asked = [[i for i in places if members[i] == group] for group in groups]

@@ -54,8 +54,8 @@ def dpo(policy: Policy, samples: Samples, seed: object = 0, beta: float = 0.1) -
     k, rows = samples.rewards.shape[1], sft_rows(policy, samples.examples)
     spread = samples.rewards.amax(1) > samples.rewards.amin(1)
     first = torch.arange(len(spread)) * k
-    pairs = torch.stack([first + samples.rewards.argmax(1), first + samples.rewards.argmin(1)], 1)
-    pairs = pairs[spread].tolist()
+    both = first + samples.rewards.argmax(1), first + samples.rewards.argmin(1)
+    pairs: list[list[int]] = torch.stack(both, 1)[spread].tolist()
     reference = [log_probs.sum() for log_probs in frozen_log_probs(policy, rows)]
 
     def losses(part: Tensor) -> Tensor:
