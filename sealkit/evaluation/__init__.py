@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Interval = tuple[float, float, float]  # mean, low, high
 RESAMPLES = 10_000
-FEW = 10  # items, below which a percentile bootstrap's intervals are much too narrow
+FEW = 10  # items, below which a percentile bootstrap's intervals are too narrow
 UNTRAINED = "no adaptation", "passage in context"  # arms
 
 
@@ -44,10 +44,10 @@ def few(count: int, noun: str) -> str:
     """A warning to stand below intervals over fewer than FEW items, else nothing.
 
     >>> few(2, "stream"), few(16, "stream")
-    ('\\nFrom only 2 streams, intervals are much too narrow: read nothing into them.', '')
+    ('\\nFrom only 2 streams, intervals are too narrow to build on.', '')
     """
     many = f"{count} {noun}{'s' * (count != 1)}"
-    warning = f"\nFrom only {many}, intervals are much too narrow: read nothing into them."
+    warning = f"\nFrom only {many}, intervals are too narrow to build on."
     return warning if count < FEW else ""
 
 
