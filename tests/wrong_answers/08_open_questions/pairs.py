@@ -7,6 +7,12 @@ def preference_pairs(rewards):
     rows = [(i, row.tolist()) for i, row in enumerate(rewards) if row.max() > row.min()]
     return [(i, row.index(min(row)), row.index(max(row))) for i, row in rows]
 
+# WRONG: of all items at once | one pair for each item
+def preference_pairs(rewards):
+    flat = rewards.flatten()
+    k = rewards.shape[1]
+    return [(0, int(flat.argmax()) % k, int(flat.argmin()) % k)]
+
 # WRONG: the last of equals | of equals the first
 def preference_pairs(rewards):
     pairs = []
