@@ -533,7 +533,7 @@ class Table:
     table: dict
     tried: list = field(default_factory=list)
 
-    def evaluate(self, arm, edits):
+    def evaluate(self, arm, edits, title=None):
         self.tried.append((edits[0], self.items))
         return [SimpleNamespace(reward=self.table[edits[0]][item]) for item in self.items]
 

@@ -61,7 +61,8 @@ def dpo(policy: Policy, samples: Samples, seed: object = 0, beta: float = 0.1) -
     def losses(part: Tensor) -> Tensor:
         members = [n for p in part for n in pairs[p]]
         log_probs, _ = token_log_probs(policy, [rows[n] for n in members])
-        ratios = log_probs.sum(1) - torch.stack([reference[n] for n in members])
+        known = torch.stack([reference[n] for n in members])
+        ratios = log_probs.sum(1) - known.to(log_probs.device)
         return preference_losses(ratios.view(-1, 2), beta)
 
     return finetune(policy, len(pairs), losses, seed)
@@ -91,7 +92,9 @@ def policy_gradient(
 
     def losses(part: Tensor) -> Tensor:
         log_probs, mask = token_log_probs(policy, [rows[n] for n in part])
-        before, first = (pad_sequence([each[n] for n in part], True) for each in (old, reference))
+        before, first = (
+            pad_sequence([each[n] for n in part], True).to(mask.device) for each in (old, reference)
+        )
         gains = clipped_gains(log_probs - before, advantage[part].to(mask.device), clip)
         return ((kl * k3(first - log_probs) - gains) * mask).sum(1) / mask.sum(1)
 
