@@ -29,9 +29,11 @@ def test_alone_in_its_adapter_a_passage_has_the_trial_of_the_inner_loop(policy, 
 
 def test_groups_side_by_side_are_trained_as_if_by_themselves(policy, exact, validation):
     lessons = [knowledge.lesson(*pair, policy.config) for pair in pairs_of(validation[:4])]
-    both, losses, _ = learn_together(policy, [lessons[:2], lessons[2:]], Together(2, 2, 1))
+    both, losses, _ = learn_together(
+        policy, [lessons[:2], lessons[2:]], Together(2, epochs=2, batch_size=2)
+    )
     for place, group in enumerate((lessons[:2], lessons[2:])):
-        own, (curve,), _ = learn_together(policy, [group], Together(2, 2, 1))
+        own, (curve,), _ = learn_together(policy, [group], Together(2, epochs=2, batch_size=2))
         assert losses[place] == pytest.approx(curve, abs=1e-4) and len(curve) == 2
         for name, matrices in own.items():
             for mine, of_both in zip(matrices, both[name]):
@@ -46,6 +48,7 @@ def test_all_are_examined_once_each_by_the_adapter_of_its_own_group(policy, vali
     assert found[0].losses == found[2].losses != found[3].losses == found[4].losses
     last = run_together(policy, knowledge, [*pairs[3:], pairs[0]], three)
     assert [trial.answers for trial in last[:2]] == [trial.answers for trial in found[3:]]
+    assert last[0].losses == found[3].losses  # in the same company
     assert sum(trial.reward for trial in found) / 5 > 0.5  # closed book it is 0.05
 
 
