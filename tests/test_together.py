@@ -48,7 +48,7 @@ def test_all_are_examined_once_each_by_the_adapter_of_its_own_group(policy, vali
     assert found[0].losses == found[2].losses != found[3].losses == found[4].losses
     last = run_together(policy, knowledge, [*pairs[3:], pairs[0]], three)
     assert [trial.answers for trial in last[:2]] == [trial.answers for trial in found[3:]]
-    assert last[0].losses == found[3].losses  # in the same company
+    assert last[0].losses == pytest.approx(found[3].losses, abs=0.02)  # in the same company
     assert sum(trial.reward for trial in found) / 5 > 0.5  # closed book it is 0.05
 
 
