@@ -74,7 +74,7 @@ def outer_loop(
         _, item_only, trials = e_step(policy, task, batch, t, k, seed)
         prompts = [task.prompt(item, policy.config) for item in batch]
         samples = Samples(
-            [(prompt, t.self_edit) for prompt, row in zip(prompts, trials) for t in row],
+            [(text, trial.self_edit) for text, row in zip(prompts, trials) for trial in row],
             torch.tensor([[trial.reward for trial in row] for row in trials]),
             torch.tensor(item_only),
             first,
