@@ -15,8 +15,9 @@ from .api import (
     generate_self_edits,
     run_seal,
 )
-from .estimate import Estimate, can_read, estimate_run
+from .estimate import Estimate, estimate_run
 from .evaluation import Comparison
+from .evaluation.diagnosis import Diagnosis, diagnose
 from .evaluation.together import Together
 from .inner_loop import Lesson, Trial
 from .loading import load_quantized

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import torch
 
+from .smollm2 import FOLDER
+
 BUNDLED_MODEL, PUZZLE_MODEL = (
     Path(__file__).parents[1] / "bundled" / name for name in ("model", "puzzle_model")
 )
 BUNDLED = {"bundled": (BUNDLED_MODEL, "1.0 M"), "puzzles": (PUZZLE_MODEL, "0.8 M")}
+SMOLLM2 = "smollm2"
 REAL_MODEL = "mistralai/Mistral-7B-v0.1"
 REAL_MODEL_GIB = 14  # of GPU memory from which `environment` offers REAL_MODEL: a T4 has 14.7
 MODEL_VARIABLE = "SEALKIT_MODEL"
@@ -62,8 +65,8 @@ def choose(name: str | Path | None = None, device: torch.device | str | None = N
         reason = f"because {MODEL_VARIABLE} {'says so' if named else 'names no other'}"
     name = model_name(name)
     device = torch.device(device or default_device(name in BUNDLED))
-    dtype, products, why = choose_dtypes(device, name in BUNDLED)
-    path = BUNDLED[str(name)][0] if name in BUNDLED else name
+    dtype, products, why = choose_dtypes(device)
+    path = BUNDLED[str(name)][0] if name in BUNDLED else FOLDER if name == SMOLLM2 else name
     threads, because = DEFAULT_THREADS, "all that torch takes"
     if "OMP_NUM_THREADS" in os.environ:
         threads, because = torch.get_num_threads(), "because OMP_NUM_THREADS says so"
@@ -72,12 +75,12 @@ def choose(name: str | Path | None = None, device: torch.device | str | None = N
     return Choice(path, device, dtype, products, threads, reason, why, because)
 
 
-def choose_dtypes(device: torch.device, bundled: bool) -> tuple[torch.dtype, torch.dtype, str]:
+def choose_dtypes(device: torch.device) -> tuple[torch.dtype, torch.dtype, str]:
     """(dtype of activations, dtype of products with 4-bit weights, why).
 
     A T4 says that it supports bfloat16, which it emulates, so what decides is compute capability.
-    On a CPU a bundled model's products take a third of the time in bfloat16 where the CPU has it,
-    and rewards stay the same (`tests/benchmarks/README.md`); of other models nobody knows that.
+    On a CPU products take a third of the time in bfloat16 where the CPU has it, and rewards stay
+    the same (`tests/benchmarks/README.md`; measured on the bundled models and on SmolLM2).
     """
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
@@ -87,7 +90,7 @@ def choose_dtypes(device: torch.device, bundled: bool) -> tuple[torch.dtype, tor
         return torch.bfloat16, torch.bfloat16, "which this GPU has in hardware"
     # torch has `get_capabilities` since 2.11
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    if bundled and capabilities.get(CPU_BF16):
+    if capabilities.get(CPU_BF16):
         why = "4-bit products in bfloat16, which this CPU has in hardware"
         return torch.float32, torch.bfloat16, why
     return torch.float32, torch.float32, "which is exact and fast enough on a CPU"
@@ -115,7 +118,7 @@ def environment(name: str | Path | None = None, device: torch.device | str | Non
     memory = 0.0
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(choice.device.index or 0).total_memory / 2**30
-    model = str(choice.path)
+    model = "smollm2, a Llama of 135 M weights" if choice.path == FOLDER else str(choice.path)
     for known, (folder, size) in BUNDLED.items():
         if choice.path == folder:
             model = f"{known}, a Mistral of {size} weights"
