@@ -50,7 +50,7 @@ HELP = {
     "data": "'bundled', 'squad', or a file of passages, of which the last titles, a quarter, are "
     "held out (default: $SEALKIT_DATA, else what goes with the model)",
     "seed": "of all that is drawn (default: 0)",
-    "iterations": "ReSTEM iterations (default: 2)",
+    "iterations": "ReSTEM iterations (default: 2; 3 for puzzles)",
     "self-edits": "self-edits per passage (default: 5)",
     "passages": "training passages, at most (default: 40; 60 puzzles)",
     "held-out": "test passages of the table, at most (default: 60)",
@@ -200,7 +200,7 @@ def fill_in(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     what = args.command or f"--task {args.task or 'knowledge'}"
     defaults: dict[str, Any] = {"seed": 0, "task": "knowledge", "passage": 1} | SIZES
     if args.task == "puzzles":
-        defaults["passages"] = 60
+        defaults |= {"passages": 60, "iterations": 3}
     for name in dict.fromkeys(sum(USED.values(), ())):
         place = name.replace("-", "_")
         if getattr(args, place, None) is None:
