@@ -36,7 +36,7 @@ from ..runs.folder import check_mounted, new_run_folder
 from ..runs.identity import open_run_cache
 from ..runs.processes import distributed_state, run_alone
 from ..tasks import Domain, knowledge, puzzles
-from ..tasks.few_shot import BEST, FIRST, GRID, compare_recipes
+from ..tasks.few_shot import compare_recipes, count_fixed
 from ..tasks.passages import load_passages, source_for
 from .minutes import format_minutes
 from .page import command_of, draw_record, format_results, format_rows, wrap, write_page
@@ -307,7 +307,7 @@ def run(args: argparse.Namespace) -> None:
         loaded = policy.model, policy.tokenizer, train
         exams = (args.iterations + len(styles) + 3) * len(test)
         if task is puzzles:
-            exams += len(GRID) * (len(train) // FIRST + len(test)) + BEST * len(train)
+            exams += count_fixed(len(train), len(test))
         log(str(estimate_run(*loaded, args.iterations, k, exams, task)))
         if task is knowledge:
             log(can_read(*loaded))
