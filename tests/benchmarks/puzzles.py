@@ -18,7 +18,8 @@ from sealkit.outer_loop import write_self_edits
 from sealkit.runs.journal import Journal
 from sealkit.tasks import few_shot, puzzles
 
-HELD_OUT, LAST, FIRST = 120, "after iteration 2", "self-edits before RL"
+HELD_OUT, ITERATIONS, FIRST = 120, 3, "self-edits before RL"
+LAST = f"after iteration {ITERATIONS}"
 WANTED = {"places": "recolour", "colours": "shuffle"}
 
 
@@ -46,7 +47,7 @@ def rows_of(folder, seed):
         rows[f"{flag} for rules of {sort}"] = f"{own.count(flag) / len(own):.0%} of {len(own)}"
     invalid = sum(puzzles.style(None, text) == "invalid" for text in texts.values())
     rows["invalid recipes"] = f"{invalid / len(texts):.1%}"
-    return rows | neither(journal["policy", 2]["weights"], seed)
+    return rows | neither(journal["policy", ITERATIONS]["weights"], seed)
 
 
 def neither(weights, seed):
@@ -73,6 +74,7 @@ def main():
         folder = args.folder / str(seed)
         if not (folder / "results.json").exists():
             words = ["--task", "puzzles", "--held-out", str(HELD_OUT), "--seed", str(seed)]
+            words += ["--iterations", str(ITERATIONS)]
             run_command([*words, "--output", str(folder)])
         table[seed] = rows_of(folder, seed)
     print("| figure | " + " | ".join(f"seed {seed}" for seed in table) + " |")
