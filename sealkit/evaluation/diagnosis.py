@@ -58,7 +58,7 @@ class Diagnosis:
             "learns": (self.learns, LINES, ALONE, "it keeps what a self-edit says"),
             "writes": (self.writes, best, ALONE, "RL has something to select"),
         }
-        count = len(next(iter(self.comparison.scores.values())))
+        count = len(scores[CLOSED])
         lines = [f"Before RL, on {count} passages:"]
         for what, ((mean, low, high), arm, other, so) in rows.items():
             points = f"{100 * mean:+.0f} points [{100 * low:+.0f}, {100 * high:+.0f}]"

@@ -109,7 +109,7 @@ def convert(gguf: Path, folder: Path) -> None:
     options = {"gguf_file": gguf.name}
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.bfloat16, **options)
     del model.config.quantization_config
-    model.hf_quantizer = None
+    model.hf_quantizer = None  # type: ignore[assignment]
     model.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
     tokenizer.init_kwargs["prompts"] = "smollm2"
