@@ -100,11 +100,9 @@ def test_what_keeps_it_from_being_converted_is_one_sentence(
         monkeypatch.setattr(smollm2.psutil, "virtual_memory", lambda: free)
     if fault in ("full disk", "no memory"):
         monkeypatch.setattr(smollm2, "convert", full if fault == "full disk" else no_memory)
-    with pytest.raises(
-        sealkit.RunError, match=says.replace("(", r"\(").replace(")", r"\)")
-    ) as told:
+    with pytest.raises(sealkit.RunError) as told:
         smollm2.fetch_and_convert()
-    assert "\n" not in str(told.value)
+    assert says in str(told.value) and "\n" not in str(told.value)
     left = cache.folder.iterdir() if cache.folder.exists() else ()
     assert {path.name for path in left} <= {"smollm2.lock"}
 

@@ -26,6 +26,10 @@ class Diagnosis:
     own questions and answers as a self-edit) and the best of k self-edits, which is chosen after
     the fact. supported: of the statements of these self-edits, the share that the passage supports,
     see `is_supported`; statements: how many there are.
+
+    >>> scores = {CLOSED: (0.0, 0.2), OPEN: (0.8, 1.0), ALONE: (0.2, 0.2), LINES: (1.0, 0.8)}
+    >>> Diagnosis(Comparison(scores | {"best of 5": (0.4, 0.2)}), 5, 0.9, 40).learns[0]
+    0.7
     """
 
     comparison: Comparison
@@ -49,10 +53,8 @@ class Diagnosis:
         return self.comparison.difference(BEST.format(self.k), ALONE)
 
     def __str__(self) -> str:
-        accuracy = {
-            arm: f"{self.comparison.accuracy(arm)[0]:.0%}" for arm in self.comparison.scores
-        }
-        best = BEST.format(self.k)
+        scores, best = self.comparison.scores, BEST.format(self.k)
+        accuracy = {arm: f"{self.comparison.accuracy(arm)[0]:.0%}" for arm in scores}
         rows = {
             "reads": (self.reads, OPEN, CLOSED, "it answers with the passage in view"),
             "learns": (self.learns, LINES, ALONE, "it keeps what a self-edit says"),
