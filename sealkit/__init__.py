@@ -17,7 +17,6 @@ from .api import (
 )
 from .estimate import Estimate, estimate_run
 from .evaluation import Comparison
-from .evaluation.diagnosis import Diagnosis, diagnose
 from .evaluation.together import Together
 from .inner_loop import Lesson, Trial
 from .loading import load_quantized
@@ -26,6 +25,7 @@ from .outer_loop import History, Iteration, seal
 from .policy import Config, Policy, attach_policy
 from .runs.files import RunError
 from .runs.journal import Journal
+from .tasks.diagnosis import Diagnosis, diagnose
 from .tasks.grading import grade
 from .tasks.knowledge import config_for, training_sequences
 from .tasks.passages import Passage, Question, load_passages

@@ -14,10 +14,10 @@ import torch
 
 import sealkit
 from sealkit.cli.main import main
-from sealkit.evaluation.diagnosis import diagnose
 from sealkit.inner_loop import make_batch, row_losses
 from sealkit.models import sampling, smollm2, unpacking
 from sealkit.tasks import knowledge
+from sealkit.tasks.diagnosis import diagnose
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from ..continual.stream import draw_streams, study
 from ..estimate import estimate_run, estimate_streams
 from ..evaluation import Arms, add_arms
 from ..evaluation.controls import add_controls
-from ..evaluation.diagnosis import diagnose
 from ..evaluation.together import Together
 from ..loading import load_quantized, weight_bytes
 from ..models.choice import environment, model_name
@@ -37,6 +36,7 @@ from ..runs.folder import check_mounted, new_run_folder
 from ..runs.identity import open_run_cache
 from ..runs.processes import distributed_state, run_alone
 from ..tasks import Domain, knowledge, puzzles
+from ..tasks.diagnosis import diagnose
 from ..tasks.few_shot import compare_recipes, count_fixed
 from ..tasks.passages import load_passages, source_for
 from .minutes import format_minutes

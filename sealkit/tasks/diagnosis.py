@@ -6,13 +6,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..evaluation import Comparison, Interval
 from ..inner_loop import run_trials
 from ..outer_loop import answer_exams, write_self_edits
 from ..policy import Policy
 from ..runs.cache import Cache
-from ..tasks import knowledge
-from ..tasks.passages import Passage
-from . import Comparison, Interval
+from . import knowledge
+from .passages import Passage
 
 CLOSED, OPEN, ALONE = "no adaptation", "passage in context", "passage only"
 LINES, BEST = "exam lines", "best of {}"  # arms
@@ -28,7 +28,7 @@ class Diagnosis:
     see `is_supported`; statements: how many there are.
 
     >>> scores = {CLOSED: (0.0, 0.2), OPEN: (0.8, 1.0), ALONE: (0.2, 0.2), LINES: (1.0, 0.8)}
-    >>> Diagnosis(Comparison(scores | {"best of 5": (0.4, 0.2)}), 5, 0.9, 40).learns[0]
+    >>> round(Diagnosis(Comparison(scores | {"best of 5": (0.4, 0.2)}), 5, 0.9, 40).learns[0], 2)
     0.7
     """
 
