@@ -106,10 +106,7 @@ MAPS = {  # families of rules of colours: (random.Random, palette) -> {colour: c
         "previous": fixed(lambda colour: (colour - 2) % 9 + 1),
         "opposite": fixed(lambda colour: 10 - colour),
     },
-    "train": {
-        "cycle of three": partly(cycle, 3),
-        "two fresh": partly(fresh, 2),
-    },
+    "train": {"cycle of three": partly(cycle, 3), "two fresh": partly(fresh, 2)},
     "validation": {"one fresh": partly(fresh, 1), "three fresh": partly(fresh, 3)},
     "test": {
         "exchange": lambda rng, palette: cycle(rng, palette[:2]) | cycle(rng, palette[2:]),
