@@ -86,6 +86,10 @@ MOVES = {  # families of rules of places
         "odd places": taken(None, 1, None, 3, None, 5),
         "ends": taken(0, None, None, None, None, 5),
         "outside": taken(0, 1, None, None, 4, 5),
+        "first everywhere": taken(0, 0, 0, 0, 0, 0),
+        "last everywhere": taken(5, 5, 5, 5, 5, 5),
+        "ends twice": taken(0, 0, 0, 5, 5, 5),
+        "inwards": taken(1, 1, 2, 3, 4, 4),
     },
     "validation": {
         "halves right 1": halves(move(1, 0)),
@@ -107,7 +111,6 @@ MAPS = {  # families of rules of colours: (random.Random, palette) -> {colour: c
         "opposite": fixed(lambda colour: 10 - colour),
     },
     "train": {
-        "exchange two": partly(cycle, 2),
         "cycle of three": partly(cycle, 3),
         "two fresh": partly(fresh, 2),
     },
@@ -182,14 +185,14 @@ def draw_neither(rng, pairs):
     return family, [(row, NEITHER[family](row, map_of)) for row in rows]
 
 
-def draw_puzzle(rng, families, pairs, tests=0):
+def draw_puzzle(rng, families, pairs, tests=0, sort=None):
     """((sort, family), [(input, output), ...]) of a rule: rows, the last `tests` of them for tests.
 
     Of a rule that moves cells the tests have other colours than the demonstrations; of one that
-    maps colours the same, or nobody could know. Without tests every row has its own palette. In
-    "train" places are drawn twice as often, since recipes solve them less often.
+    maps colours the same, or nobody could know. Without tests every row has its own palette.
+    sort: MOVES or MAPS; None for either.
     """
-    sort = rng.choice((MOVES, MAPS, MOVES) if families == "train" else (MOVES, MAPS))
+    sort = sort or rng.choice((MOVES, MAPS))
     family = rng.choice(list(sort[families]))
     rule, colours = sort[families][family], rng.sample(COLOURS, len(COLOURS))
     palette, others = colours[:PALETTE], colours[PALETTE : 2 * PALETTE]
@@ -216,7 +219,8 @@ def write_split(split):
         if split == "neither":
             family, pairs = draw_neither(rng, DEMONSTRATIONS + TESTS)
         else:
-            (_, family), pairs = draw_puzzle(rng, split, DEMONSTRATIONS + TESTS, TESTS)
+            sort = (MOVES, MOVES, MAPS)[len(tasks) % 3] if split == "train" else None
+            (_, family), pairs = draw_puzzle(rng, split, DEMONSTRATIONS + TESTS, TESTS, sort)
         if fair(pairs, TESTS):
             grids = [{"input": [x], "output": [y]} for x, y in pairs]
             demonstrations, tests = grids[:DEMONSTRATIONS], grids[DEMONSTRATIONS:]

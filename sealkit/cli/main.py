@@ -36,7 +36,7 @@ from ..runs.folder import check_mounted, new_run_folder
 from ..runs.identity import open_run_cache
 from ..runs.processes import distributed_state, run_alone
 from ..tasks import Domain, knowledge, puzzles
-from ..tasks.few_shot import BEST, FIRST, GRID, compare_recipes
+from ..tasks.few_shot import compare_recipes, count_fixed
 from ..tasks.passages import load_passages, source_for
 from .minutes import format_minutes
 from .page import command_of, draw_record, format_results, format_rows, wrap, write_page
@@ -50,7 +50,7 @@ HELP = {
     "data": "'bundled', 'squad', or a file of passages, of which the last titles, a quarter, are "
     "held out (default: $SEALKIT_DATA, else what goes with the model)",
     "seed": "of all that is drawn (default: 0)",
-    "iterations": "ReSTEM iterations (default: 2)",
+    "iterations": "ReSTEM iterations (default: 2; 3 for puzzles)",
     "self-edits": "self-edits per passage (default: 5)",
     "passages": "training passages, at most (default: 40; 60 puzzles)",
     "held-out": "test passages of the table, at most (default: 60)",
@@ -200,7 +200,7 @@ def fill_in(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     what = args.command or f"--task {args.task or 'knowledge'}"
     defaults: dict[str, Any] = {"seed": 0, "task": "knowledge", "passage": 1} | SIZES
     if args.task == "puzzles":
-        defaults["passages"] = 60
+        defaults |= {"passages": 60, "iterations": 3}
     for name in dict.fromkeys(sum(USED.values(), ())):
         place = name.replace("-", "_")
         if getattr(args, place, None) is None:
@@ -307,7 +307,7 @@ def run(args: argparse.Namespace) -> None:
         loaded = policy.model, policy.tokenizer, train
         exams = (args.iterations + len(styles) + 3) * len(test)
         if task is puzzles:
-            exams += len(GRID) * (len(train) // FIRST + len(test)) + BEST * len(train)
+            exams += count_fixed(len(train), len(test))
         log(str(estimate_run(*loaded, args.iterations, k, exams, task)))
         if task is knowledge:
             log(can_read(*loaded))

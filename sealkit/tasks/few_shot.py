@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from math import ceil
 
 from ..evaluation import Arms, Comparison
 from ..loading import load_quantized
@@ -97,6 +98,17 @@ def compare_recipes(
     return Comparison(scores, tuple(notes))
 
 
+def count_fixed(train: int, test: int) -> int:
+    """About how many trials fixed recipes take: all of GRID on one training puzzle in FIRST, the
+    BEST on all; on the test puzzles one of each augmentation, the others on an unsolved tenth.
+
+    >>> count_fixed(60, 120)
+    1536
+    """
+    some, flags = ceil(train / FIRST), 1 + len(puzzles.FLAGS)
+    return len(GRID) * some + BEST * train + flags * test + (len(GRID) - flags) * test // 10
+
+
 def rewards(arms: Arms[Puzzle], edit: str) -> tuple[float, ...]:
     """What one recipe earns on each of the arms' puzzles."""
     title = f"fixed recipe: {puzzles.style(None, edit)}"
@@ -105,7 +117,7 @@ def rewards(arms: Arms[Puzzle], edit: str) -> tuple[float, ...]:
 
 def best_fixed(arms: Arms[Puzzle]) -> tuple[str | None, float, int]:
     """The key of GRID's best recipe: all are tried on a fifth of the puzzles, the best on all."""
-    some = replace(arms, items=arms.items[: -(-len(arms.items) // FIRST)])
+    some = replace(arms, items=arms.items[: ceil(len(arms.items) / FIRST)])
     on_some = {key: sum(rewards(some, edit)) for key, edit in GRID.items()}
     best = sorted(GRID, key=on_some.__getitem__, reverse=True)[:BEST]
     return max(best, key=lambda key: sum(rewards(arms, GRID[key])))
