@@ -83,9 +83,9 @@ def estimate_run(
         edits = timed(write_self_edits, policy, task, requests, ("estimate", 0))
         cycled = cycle((passage, edit) for (passage, _), edit in zip(requests, edits))
         pairs = list(islice(cycled, min(trials, config.adapters_per_pass)))
-        steps = [task.lesson(*pair, config).steps for pair in pairs]
-        if len(set(steps)) > 1:  # side by side go those of one schedule: time the longest
-            longest = pairs[steps.index(max(steps))][1]
+        paces = [task.lesson(*pair, config).steps for pair in pairs]
+        if len(set(paces)) > 1:  # side by side go those of one schedule: time the longest
+            longest = pairs[paces.index(max(paces))][1]
             pairs = [(passage, longest) for passage, _ in pairs]
         run_trials(policy, task, pairs[:1])  # the first pass takes longer
         timed(run_trials, policy, task, pairs)

@@ -86,10 +86,6 @@ MOVES = {  # families of rules of places
         "odd places": taken(None, 1, None, 3, None, 5),
         "ends": taken(0, None, None, None, None, 5),
         "outside": taken(0, 1, None, None, 4, 5),
-        "first everywhere": taken(0, 0, 0, 0, 0, 0),
-        "last everywhere": taken(5, 5, 5, 5, 5, 5),
-        "ends twice": taken(0, 0, 0, 5, 5, 5),
-        "inwards": taken(1, 1, 2, 3, 4, 4),
     },
     "validation": {
         "halves right 1": halves(move(1, 0)),
