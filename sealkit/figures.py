@@ -57,7 +57,7 @@ def plot_rewards(history: History, ax: Axes | None = None, items: str = "passage
     height = 0.7 * min([b - a for a, b in zip(levels, levels[1:])] + [17])
     for iteration, count in zip(history.iterations, counts):
         left, t = iteration.number - 0.42, iteration.number
-        kept, others = ([0.72 * count[level, k] / most for level in levels] for k in (True, False))
+        kept, others = ([0.64 * count[level, k] / most for level in levels] for k in (True, False))
         ax.barh(levels, kept, height, left, color=BLUE, label="kept for SFT")
         ax.barh(levels, others, height, [left + w for w in kept], color=LIGHT, label="not kept")
         middle, half = mean_interval(iteration)

@@ -81,6 +81,7 @@ def test_restem_without_reward_never_runs_a_trial(run, monkeypatch):
     monkeypatch.setattr(
         "sealkit.inner_loop.run_trial_batch", lambda *_: pytest.fail("a trial was run")
     )
+    monkeypatch.setattr(controls, "write_self_edits", lambda *_: pytest.fail("written again"))
     cache = {}
     weights = restem_without_reward(policy, knowledge, train, iterations, "longest", 0, cache)
     assert any((weights[name] != first[name]).any() for name in first)

@@ -288,7 +288,7 @@ KEY_RESULTS = [  # notebook, what its output says, what a corrupted copy says in
     ("01_quantized_loading", "NF4: 4.13 GB", "NF4: 4.23 GB"),
     ("02_self_edit_generation", "5 of 5 self-edits", "4 of 5 self-edits"),
     ("03_qlora_inner_loop", "identical to the byte: True", "identical to the byte: False"),
-    ("04_restem_outer_loop", "for 4 of 4 passages", "for 3 of 4 passages"),
+    ("04_restem_outer_loop", "for 3 of 3 passages", "for 2 of 3 passages"),
     ("05_evaluation", "agreement 88.5%", "agreement 92.5%"),
     ("06_few_shot_puzzles", "2880 cells trained on", "2881 cells trained on"),
     ("07_continual_learning", "never adapted 30.7%", "never adapted 20.7%"),

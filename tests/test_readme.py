@@ -92,3 +92,12 @@ def test_the_score_to_beat_is_that_of_the_table():
         row = re.search(rf"(?m)^\| {arm} \|(.*)$", page)[1]
         assert seeds == [float(cell.split()[0]) for cell in row.split("|")[:5]]
         assert mean == pytest.approx(sum(seeds) / 5, abs=0.05)
+
+
+def test_notebooks_say_the_minutes_of_the_readmes_table():
+    rows = re.findall(
+        r"\(notebooks/(\w+)\.ipynb\) \| .+? \| ([\d.]+) \|", (ROOT / "README.md").read_text()
+    )
+    assert [name for name, _ in rows] == [path.stem for path in BOOKS]
+    for path, (_, minutes) in zip(BOOKS, rows):
+        assert f"**Time:** about {minutes} minutes" in texts(path), path.stem

@@ -184,7 +184,7 @@ def write_page(record: Record, path: Path) -> None:
         "line": puzzles.line,
         "marks": MARKS,
     }
-    texts["settings"] = record.settings | {"command": command_of(record)}
+    texts |= {"settings": record.settings, "command": command_of(record)}
     write_text(path, TEMPLATES.get_template("page.html").render(record=record, **texts))
 
 

@@ -27,6 +27,7 @@ def add_controls(
     iterations: Sequence[Iteration],
     policies: Mapping[str, Weights],
     styles: Sequence[str] = (),
+    rules: Sequence[str] = RULES,
 ) -> None:
     """Add the rows that might embarrass the last of `policies`, to be read beside its own.
 
@@ -34,7 +35,7 @@ def add_controls(
 
     Without RL, for each style: its greedy text, the longest of OF samples, all OF in one. The last
     policy's greedy text. Text or learner: what the last policy wrote, learned by the first one, the
-    other way round, and the oracle's text, learned by the last. ReSTEM without reward: see RULES.
+    other way round, and the oracle's text, learned by the last. ReSTEM without reward, by `rules`.
     Leaves the first policy's weights in the policy.
     """
     # 1. without RL: how each style is decoded
@@ -62,7 +63,7 @@ def add_controls(
 
     # 3. ReSTEM without reward
     task: Any = arms.task  # a Domain: styles are told apart
-    for rule in RULES:
+    for rule in rules:
         weights = restem_without_reward(
             policy, task, train, iterations, rule, arms.seed, arms.cache
         )
@@ -91,8 +92,8 @@ def restem_without_reward(
 
     rule: "longest" keeps of each item's candidates the one with most different texts; "random" one
     of them; "random in style" at random as many of each style as the reward kept in that iteration.
-    The first iteration's candidates are those of `seal`. Starts from the policy's weights, and
-    leaves them in it.
+    The first iteration's candidates are those of `iterations[0]`, which the policy wrote with the
+    weights that it has now; they are left in it.
     """
     cache, first = {} if cache is None else cache, policy.weights()
     cells = list(product(range(len(items)), range(len(iterations[0].trials[0]))))
@@ -101,8 +102,11 @@ def restem_without_reward(
         t = iteration.number
 
         def update(_: list[Key], t: int = t, iteration: Iteration = iteration) -> list[dict]:
-            requests = [(items[i], j) for i, j in cells]
-            edits = dict(zip(cells, write_self_edits(policy, task, requests, (seed, t))))
+            if iteration is iterations[0]:
+                edits = {(i, j): iteration.trials[i][j].self_edit for i, j in cells}
+            else:
+                requests = [(items[i], j) for i, j in cells]
+                edits = dict(zip(cells, write_self_edits(policy, task, requests, (seed, t))))
             kept = select(policy, task, items, edits, iteration, rule, seed)
             examples = [(task.prompt(items[i], policy.config), edits[i, j]) for i, j in kept]
             policy.load(first)
