@@ -43,8 +43,8 @@ def load_quantized(
         other a CUDA GPU where there is one.
     Every linear layer of the decoder becomes bitsandbytes' `Linear4bit`, frozen; the rest stays as
     it is. (A checkpoint saved in 4 bits keeps its own kind: see `models.unpacking.quantization`.)
-    Compute is fp32 on a CPU, 4-bit products in bf16 if the CPU has that; bf16 on GPUs that have it,
-    else fp16. Dropout is off, and so are a model's own decoding rules.
+    Compute is fp32 on a CPU, a bundled model's 4-bit products in bf16 if the CPU has that, bf16 on
+    GPUs that have it, else fp16. Dropout is off, and so are a model's own decoding rules.
     Returns (model, tokenizer), in eval mode. Raises ValueError for a model that there is not, is
     damaged or can't do what the loops need (see `checks`), RunError for what the machine lacks.
 

@@ -65,7 +65,7 @@ def choose(name: str | Path | None = None, device: torch.device | str | None = N
         reason = f"because {MODEL_VARIABLE} {'says so' if named else 'names no other'}"
     name = model_name(name)
     device = torch.device(device or default_device(name in BUNDLED))
-    dtype, products, why = choose_dtypes(device)
+    dtype, products, why = choose_dtypes(device, name in BUNDLED)
     path = BUNDLED[str(name)][0] if name in BUNDLED else FOLDER if name == SMOLLM2 else name
     threads, because = DEFAULT_THREADS, "all that torch takes"
     if "OMP_NUM_THREADS" in os.environ:
@@ -75,12 +75,12 @@ def choose(name: str | Path | None = None, device: torch.device | str | None = N
     return Choice(path, device, dtype, products, threads, reason, why, because)
 
 
-def choose_dtypes(device: torch.device) -> tuple[torch.dtype, torch.dtype, str]:
+def choose_dtypes(device: torch.device, bundled: bool) -> tuple[torch.dtype, torch.dtype, str]:
     """(dtype of activations, dtype of products with 4-bit weights, why).
 
     A T4 says that it supports bfloat16, which it emulates, so what decides is compute capability.
-    On a CPU products take a third of the time in bfloat16 where the CPU has it, and rewards stay
-    the same (`tests/benchmarks/README.md`; measured on the bundled models and on SmolLM2).
+    On a CPU a bundled model's products take a third of the time in bfloat16 where the CPU has it,
+    and rewards stay the same (`tests/benchmarks/README.md`); of other models nobody knows that.
     """
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
@@ -90,7 +90,7 @@ def choose_dtypes(device: torch.device) -> tuple[torch.dtype, torch.dtype, str]:
         return torch.bfloat16, torch.bfloat16, "which this GPU has in hardware"
     # torch has `get_capabilities` since 2.11
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    if capabilities.get(CPU_BF16):
+    if bundled and capabilities.get(CPU_BF16):
         why = "4-bit products in bfloat16, which this CPU has in hardware"
         return torch.float32, torch.bfloat16, why
     return torch.float32, torch.float32, "which is exact and fast enough on a CPU"
