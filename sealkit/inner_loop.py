@@ -345,7 +345,7 @@ def row_losses(model: torch.nn.Module, inputs: Mapping[str, Tensor], labels: Ten
     """
     after = labels[:, 1:]  # of the token that follows; a row's first token has none
     options = {}
-    if large_head(model) is not None:
+    if large_head(model) is not None and not labels.is_meta:  # where no value is known
         places = (after != -100).any(0).nonzero().flatten()
         options, after = {"logits_to_keep": places}, after[:, places]
     logits = model(**inputs, **options, use_cache=False).logits[:, : after.shape[1]]

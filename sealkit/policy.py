@@ -120,7 +120,7 @@ class Policy:
             "do_sample": False,
         }
         with unpacked(model):
-            if start >= LONG and len(set(prompts)) < len(prompts):
+            if seeds is not None and start >= LONG and len(set(prompts)) < len(prompts):
                 options["past_key_values"] = read_once(model, prompts, ids, mask, options)
             output = model.generate(
                 input_ids=ids,
