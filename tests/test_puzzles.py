@@ -440,7 +440,7 @@ def test_notebook_6_draws_the_papers_own_tasks(part):
     cells = {cell.id: cell.source for cell in read("06_few_shot_puzzles").cells}
     names: dict = {}
     pyplot.switch_backend("Agg")
-    for place in ("cell-03", "imports", "cell-06", "cell-12", "arc-draw"):
+    for place in ("cell-03", "imports", "colours-of-cells", "cell-06", "cell-12", "arc-draw"):
         exec(cells[place], names)
     for task in load_puzzles(path):
         pairs = [*task.demonstrations, *[None] * 3]

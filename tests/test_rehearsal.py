@@ -239,7 +239,7 @@ def small_world(folder, monkeypatch):
             return load_puzzles(source, split, 4)
         every = load_puzzles(source, split)[2::3]
         kinds = [next(p for p in every if p.title.startswith(k)) for k in ("right 2", "cycle")]
-        return [puzzle for puzzle in kinds + every[:2] for _ in range(3)]
+        return [puzzle for puzzle in kinds + every[:2] for _ in range(4)]
 
     monkeypatch.setattr(sealkit, "load_passages", lambda *a, **k: load_passages(*a, **k)[:8])
     monkeypatch.setattr(puzzles, "load_puzzles", few_puzzles)
