@@ -5,6 +5,7 @@ How near it comes is in tests/benchmarks/README.md.
 
 import re
 from dataclasses import replace
+from itertools import cycle
 from math import ceil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from sealkit import estimate as module
 from sealkit.cli.main import main
 from sealkit.cli.minutes import compute_minutes
 from sealkit.inner_loop import row_losses
+from sealkit.tasks import few_shot, puzzles
 from sealkit.tasks.knowledge import BUNDLED_CONFIG, GENERAL_CONFIG
 
 QUICK = replace(BUNDLED_CONFIG, steps=2, adapters_per_pass=4, epochs=1, batch_size=2)
@@ -32,6 +34,19 @@ def quick(policy):
     policy.model.seal_config = QUICK
     yield policy.model, policy.tokenizer
     policy.model.seal_config = policy.config
+
+
+def test_of_several_schedules_the_longest_is_timed(monkeypatch):
+    """Each goes through a batch of its own; a run has enough of each to fill one."""
+    policy, items = few_shot.load_policy("bundled"), puzzles.load_puzzles("bundled", "train", 3)
+    ten, forty = (puzzles.recipe_text("recolour", steps=steps) for steps in (10, 40))
+    written, tried = cycle([ten, "no recipe", forty]), []
+    write = lambda policy, task, requests, seed: [next(written) for _ in requests]  # noqa: E731
+    monkeypatch.setattr(module, "write_self_edits", write)
+    monkeypatch.setattr(module, "run_trials", lambda policy, task, pairs: tried.append(pairs))
+    module.estimate_run(policy.model, policy.tokenizer, items, 1, 2, task=puzzles)
+    (first,), timed = tried
+    assert len(timed) == 9 and {edit for _, edit in timed} == {forty} and first[1] == forty
 
 
 def test_nothing_is_changed_to_the_bit(quick, validation, base_bytes):

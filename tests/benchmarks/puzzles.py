@@ -51,6 +51,10 @@ def rows_of(folder, seed):
     for sort, flag in WANTED.items():
         own = [puzzles.style(p, texts[i]) for i, p in enumerate(test) if sort_of(p) == sort]
         rows[f"{flag} for rules of {sort}"] = f"{own.count(flag) / len(own):.0%} of {len(own)}"
+    families = [puzzle.title.rsplit(" ", 1)[0] for puzzle in test]
+    for family in sorted(set(families)):
+        own = [x for x, one in zip(comparison.scores[LAST], families) if one == family]
+        rows[f"“{family}”, {LAST}"] = f"{sum(own) / len(own):.0%} of {len(own)}"
     invalid = sum(puzzles.style(None, text) == "invalid" for text in texts.values())
     rows["invalid recipes"] = f"{invalid / len(texts):.1%}"
     return rows | neither(journal["policy", ITERATIONS]["weights"], seed)
