@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from .api import check_counts, check_passages, config_of
 from .continual.stream import LOOKAHEAD, STREAMS_PER_PASS, run_benchmark
 from .inner_loop import run_trials
-from .outer_loop import m_step, write_self_edits
+from .outer_loop import m_step, write_self_edits, written_texts
 from .policy import Model, Policy, temporary_policy
 from .tasks import Domain, knowledge
 from .tasks.passages import Passage
@@ -88,11 +88,12 @@ def estimate_run(
             pairs = [(passage, longest) for passage, _ in pairs]
         run_trials(policy, task, pairs[:1])  # the first pass takes longer
         timed(run_trials, policy, task, pairs)
-        rows = [(task.prompt(passage, config), edit) for passage, edit in pairs]
+        rows = [row for pair in pairs for row in written_texts(policy, task, *pair)]
         once = replace(policy, config=replace(config, epochs=2))
         timed(m_step, once, rows[: config.batch_size])
     writing, trying, step = (s / n for s, n in zip(seconds, (len(requests), len(pairs), 2)))
-    steps = config.epochs * ceil(len(passages) / config.batch_size)  # of each passage one is kept
+    kept = len(passages) * len(rows) / len(pairs)  # texts, where one self-edit a passage is kept
+    steps = config.epochs * ceil(kept / config.batch_size)
     iteration = k * len(passages) * writing + trials * trying + steps * step
     total = iterations * iteration + exams * (writing + trying)
     return Estimate(total / 60, most_memory(model.device) / 2**30, model.device.type)

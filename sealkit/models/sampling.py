@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-LONG = 256  # tokens of a prompt from which one that repeats in a batch is worth reading once
+LONG = 128  # tokens of a prompt from which one that repeats in a batch is worth reading once
 
 
 def read_once(

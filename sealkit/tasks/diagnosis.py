@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,7 +24,8 @@ class Diagnosis:
     comparison: of the arms no adaptation, passage in context, passage only, exam lines (the exam's
     own questions and answers as a self-edit) and the best of k self-edits, which is chosen after
     the fact. supported: of the statements of these self-edits, the share that the passage supports,
-    see `is_supported`; statements: how many there are.
+    see
+    `knowledge.is_supported`; statements: how many there are.
 
     >>> scores = {CLOSED: (0.0, 0.2), OPEN: (0.8, 1.0), ALONE: (0.2, 0.2), LINES: (1.0, 0.8)}
     >>> round(Diagnosis(Comparison(scores | {"best of 5": (0.4, 0.2)}), 5, 0.9, 40).learns[0], 2)
@@ -115,7 +115,7 @@ def diagnose(
     own = rewards[2 * n :]
     scores[BEST.format(k)] = tuple(max(own[i * k : i * k + k]) for i in range(n))
     verdicts = [
-        is_supported(line, passages[i])
+        knowledge.is_supported(line, passages[i])
         for (i, _), edit in zip(cells, sampled)
         for line in knowledge.training_sequences(edit, passages[i])[1:]
     ]
@@ -126,27 +126,3 @@ def diagnose(
 def exam_lines(passage: Passage) -> str:
     """A self-edit of the exam's own questions, each with its first answer."""
     return "\n".join(f"Question: {q.question} Answer: {q.answers[0]}" for q in passage.questions)
-
-
-def is_supported(line: str, passage: Passage) -> bool:
-    """Whether a passage may support a statement: its answer if it is a question with one, else all
-    its names and numbers, stand in the passage, word by word. (That they belong together it can't
-    tell.)
-
-    >>> passage = Passage("Lamp", "It was lit in 1891 by Ada Byron.", ())
-    >>> [is_supported(line, passage) for line in ("Byron lit it.", "Lit in 1892.")]
-    [True, False]
-    >>> is_supported("Question: When? Answer: in 1891", passage)
-    True
-    """
-    known = set(words(f"{passage.title} {passage.text}"))
-    if answer := re.search(r"(?i)\banswer:(.*)", line):
-        said = words(answer[1])
-        return bool(said) and known.issuperset(said)
-    said = [word for word in re.findall(r"\w+", line)[1:] if word[0].isupper() or word[0].isdigit()]
-    return known.issuperset(words(" ".join(said)))
-
-
-def words(text: str) -> list[str]:
-    """The words and numbers of a text, in lower case."""
-    return re.findall(r"\w+", text.lower())
