@@ -119,9 +119,8 @@ def seal(
         for i, of_item in enumerate(trials):
             rewards = [trial.reward for trial in of_item]
             kept += [(i, j) for j in policy.config.keep(rewards, item_only[i])]
-        examples = []
-        for i, j in kept:
-            examples += written_texts(policy, task, items[i], trials[i][j].self_edit)
+        chosen = [(items[i], trials[i][j].self_edit) for i, j in kept]
+        examples = [text for pair in chosen for text in written_texts(policy, task, *pair)]
 
         # 3. M-step: θ ← argmax_θ Σ log LM_θ(SE | C) over the self-edits kept
         def update(
@@ -208,9 +207,7 @@ def write_self_edits(
     return ["\n".join(edit.split("\n")[: config.max_lines]) for edit in edits]
 
 
-def written_texts(
-    policy: Policy, task: Task[Item], item: Item, edit: str
-) -> list[tuple[str, str]]:
+def written_texts(policy: Policy, task: Task[Item], item: Item, edit: str) -> list[tuple[str, str]]:
     """(prompt, text) pairs of a self-edit, as `write_self_edits` wrote it: one of each part."""
     parts = task.parts(item, policy.config)
     texts = [edit] if len(parts) == 1 else edit.split("\n")

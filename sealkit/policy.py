@@ -114,11 +114,8 @@ class Policy:
         mask = pad_sequence([torch.ones_like(row) for row in rows], True, 0, "left")
         start = ids.shape[1]
         check_length(model, start + max_new_tokens)
-        options: dict[str, Any] = {
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-            "do_sample": False,
-        }
+        ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+        options: dict[str, Any] = ends | {"do_sample": False}
         with unpacked(model):
             if seeds is not None and start >= LONG and len(set(prompts)) < len(prompts):
                 options["past_key_values"] = read_once(model, prompts, ids, mask, options)

@@ -108,9 +108,8 @@ def restem_without_reward(
                 requests = [(items[i], j) for i, j in cells]
                 edits = dict(zip(cells, write_self_edits(policy, task, requests, (seed, t))))
             kept = select(policy, task, items, edits, iteration, rule, seed)
-            examples = []
-            for i, j in kept:
-                examples += written_texts(policy, task, items[i], edits[i, j])
+            chosen = [(items[i], edits[i, j]) for i, j in kept]
+            examples = [text for pair in chosen for text in written_texts(policy, task, *pair)]
             policy.load(first)
             m_step(policy, examples, (seed, t))
             return [{"weights": policy.weights()}]

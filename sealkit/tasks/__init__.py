@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..policy import Config
 
 # What a domain learns from, such as a Passage or a Puzzle
-Item = TypeVar("Item", contravariant=True)
+Item = TypeVar("Item")
 
 
 class Task(Protocol[Item]):

@@ -88,8 +88,8 @@ GENERAL_CONFIG = Config(
     texts_per_pass=20,
 )
 
-# SmolLM2-135M can't go by an instruction either, nor keep to a passage as a whole. Chosen on training
-# passages that no table reports, see `tests/benchmarks/README.md`.
+# SmolLM2-135M can't go by an instruction either, nor keep to a passage as a whole. Chosen on
+# training passages that no table reports (`tests/benchmarks/README.md`).
 SMOLLM2_CONFIG = replace(
     GENERAL_CONFIG,
     prompts=Prompts(
@@ -109,7 +109,6 @@ SMOLLM2_CONFIG = replace(
     texts_per_pass=60,
     checkpointing=False,
 )
-CONFIGS = {"bundled": BUNDLED_CONFIG, "smollm2": SMOLLM2_CONFIG}
 
 
 def config_for(tokenizer: PreTrainedTokenizerBase) -> Config:
@@ -119,7 +118,8 @@ def config_for(tokenizer: PreTrainedTokenizerBase) -> Config:
     >>> config_for(sealkit.load_quantized("bundled")[1]) is BUNDLED_CONFIG
     True
     """
-    return CONFIGS.get(tokenizer.init_kwargs.get("prompts"), GENERAL_CONFIG)
+    known = {"bundled": BUNDLED_CONFIG, "smollm2": SMOLLM2_CONFIG}
+    return known.get(tokenizer.init_kwargs.get("prompts"), GENERAL_CONFIG)
 
 
 def name(passage: Passage) -> tuple[str, str]:
