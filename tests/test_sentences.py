@@ -26,7 +26,7 @@ def writer(policy):
     "text, sentences",
     [
         ("It burns. It is lit.", ["It burns.", "It is lit."]),
-        ('So it is! "Yes."', ["So it is!", '"Yes."']),
+        ('"Is it?" "Yes!" So it is.', ['"Is it?"', '"Yes!"', "So it is."]),
         (
             "In 1.5 days, e.g. by hand.\n\n12 men came.",
             ["In 1.5 days, e.g. by hand.", "12 men came."],

@@ -107,6 +107,7 @@ SMOLLM2_CONFIG = replace(
     steps=5,
     rows_per_pass=4,
     texts_per_pass=60,
+    adapters_per_pass=2,
     checkpointing=False,
 )
 
@@ -204,7 +205,7 @@ def reward(passage: Passage, answers: Sequence[str], config: Config | None = Non
     return sum(right) / len(right)
 
 
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^\Wa-z]|[\"'“(\[])")
+SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"'”’)]))\s+(?=[^\Wa-z]|[\"'“‘(\[])")
 NO_EXAM = "The passage {!r} has no questions: without an exam there is no reward; add some."
 LABEL = re.compile(  # 1.  2)  (3)  [4]  a.  -  •  ##  "Implication 5:"
     r"^\s*(?:[(\[]?\d{1,3}[.):\]]+(?:\s+|(?=[A-Z\"]))|\(?[a-z][.)]\s+|[-*•–·▪◦>]\s+|#+\s+"
