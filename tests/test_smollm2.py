@@ -6,6 +6,7 @@ import errno
 import hashlib
 import importlib.util
 import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ import torch
 import sealkit
 from sealkit.cli.main import Log, load_inputs, main, parse_arguments
 from sealkit.inner_loop import make_batch, row_losses
-from sealkit.models import sampling, smollm2, unpacking
+from sealkit.models import choice, sampling, smollm2, unpacking
 from sealkit.tasks import knowledge
 from sealkit.tasks.diagnosis import diagnose
 from sealkit.tasks.passages import save_passages
@@ -211,3 +212,44 @@ def test_passages_to_test_on_from_a_file_of_their_own(tmp_path, capsys):
     assert "1 passages are in --data and in --test-data" in said and train[1].title in said
     with pytest.raises(SystemExit):
         main([*words, str(tmp_path / "none.jsonl")])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc alone is asked to keep it")
+def test_memory_that_a_step_frees_is_kept_for_the_next_one():
+    """In a process of its own, which keeps what it was told."""
+    script = """
+import resource, torch
+from sealkit.models.choice import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(50_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+given_back = faults()
+keep_freed_memory()
+faults()
+print(faults() < 0.2 * given_back)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_real_models_on_a_cpu_keep_freed_memory_and_bundled_ones_do_not(monkeypatch):
+    called = []
+    monkeypatch.setattr(choice, "keep_freed_memory", lambda: called.append(1))
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    choice.set_process_options(choice.choose("bundled", "cpu"))
+    assert not called
+    choice.set_process_options(choice.choose("some/model", "cpu"))
+    assert called == [1]
+
+
+@pytest.mark.parametrize("name, measured", [("bundled", True), ("smollm2", True), ("a/b", False)])
+def test_products_are_in_bfloat16_where_rewards_were_compared(name, measured, monkeypatch):
+    has = {"avx512_bf16": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
+    assert (choice.choose(name, "cpu").products == torch.bfloat16) == measured
+    has["avx512_bf16"] = False
+    assert choice.choose(name, "cpu").products == torch.float32
