@@ -11,6 +11,7 @@ from sealkit import m_steps, outer_loop
 from sealkit.cli.record import read_record
 from sealkit.continual.remembering import remembering
 from sealkit.outer_loop import write_self_edits, written_texts
+from sealkit.policy import Policy
 from sealkit.tasks import knowledge, puzzles
 from sealkit.tasks.knowledge import SMOLLM2_CONFIG
 
@@ -53,11 +54,19 @@ def test_a_puzzle_is_one_part_and_a_pair_keeps_its_earlier_items(policy, validat
 
 
 def test_a_self_edit_has_a_line_of_each_sentence_whatever_stands_beside_it(
-    exact, writer, validation
+    exact, writer, validation, monkeypatch
 ):
+    drawn, write = [], Policy.write
+
+    def noted(policy, prompts, seeds, *options):
+        drawn.extend(seeds)
+        return write(policy, prompts, seeds, *options)
+
+    monkeypatch.setattr(Policy, "write", noted)
     passages = validation[:3]
     requests = [(passage, j) for passage in passages for j in range(2)]
     edits = write_self_edits(writer, knowledge, requests, 0)
+    assert len(set(drawn)) == len(drawn) == 6 * 8, "each line draws by itself"
     for (passage, j), edit in zip(requests, edits):
         parts = knowledge.parts(passage, writer.config)
         assert len(edit.split("\n")) == len(parts) == 8

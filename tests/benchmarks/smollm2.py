@@ -7,7 +7,7 @@ self-edits, those of a stronger writer (`--writer`, a JSON list of row, implicat
 and, with `--sixteen`, the same with the weights in 16 bits instead of NF4.
 
 python tests/benchmarks/smollm2.py TRAIN.jsonl TEST.jsonl [--seeds 3] [--writer FILE] [--sixteen]
-python tests/benchmarks/smollm2.py TRAIN.jsonl TEST.jsonl --trials 100   (products: fp32, bf16)
+python tests/benchmarks/smollm2.py TRAIN.jsonl TEST.jsonl --trials 100   (then: fp32 against bf16)
 """
 
 import argparse
@@ -103,26 +103,32 @@ def print_run(record):
     print(f"{(np.ptp(rewards, axis=1) > 0).mean():.0%} of the passages have a spread of rewards")
 
 
-def compare_products(train, count):
-    """Rewards and seconds of the same trials, with products in fp32 and in bf16."""
-    pairs = [(p, edit(p)) for p in train[: count // 2] for edit in (exam_lines, lambda p: "")]
-    policy, rewards, seconds = load(), {}, {}
+def compare_products(record, count):
+    """Rewards of the first trials of a run, whose products were in bf16, against fp32; and seconds
+    of ten of them, as they were before, in fp32 and in bf16."""
+    of_trials = zip(record.train, record.iterations[0].trials)
+    tried = [(passage, trial) for passage, row in of_trials for trial in row][:count]
+    pairs = [(passage, trial.self_edit) for passage, trial in tried]
+    policy = load(record.settings["seed"])
     slow = replace(policy, config=replace(policy.config, checkpointing=True))
     unpack, head = unpacking.MAX_UNPACKED, unpacking.LARGE_HEAD
-    ways = {"as before: fp32, checkpointing, weights unpacked for each product": (slow, "float32")}
+    ways = {"fp32, recomputing, unpacking for each product": (slow, "float32")}
     ways |= {"fp32": (policy, "float32"), "bf16": (policy, "bfloat16")}
     for way, (each, dtype) in ways.items():
-        before = each is slow
-        unpacking.MAX_UNPACKED = 0 if before else unpack
-        unpacking.LARGE_HEAD = float("inf") if before else head
-        unpacking.set_compute_dtype(each.model, getattr(torch, dtype))
-        some = pairs[:10] if before else pairs
+        unpacking.MAX_UNPACKED = 0 if each is slow else unpack
+        unpacking.LARGE_HEAD = float("inf") if each is slow else head
+        unpacking.set_compute_dtype(policy.model, getattr(torch, dtype))
         start = time.perf_counter()
-        rewards[way] = np.array([trial.reward for trial in run_trials(each, knowledge, some)])
-        seconds[way] = (time.perf_counter() - start) / len(some)
-        print(f"{way}: {seconds[way]:.2f} s a trial of {len(some)}", flush=True)
-    difference = bootstrap_interval(rewards["bf16"] - rewards["fp32"])
-    print(f"reward, bf16 - fp32, {len(pairs)} trials: {points(difference)} points")
+        trials = run_trials(each, knowledge, pairs[:10])
+        print(f"{way}: {(time.perf_counter() - start) / len(trials):.2f} s a trial", flush=True)
+    unpacking.set_compute_dtype(policy.model, torch.float32)
+    cache = Journal(record.folder / "fp32", rank=RANK)
+    again = run_trials(policy, knowledge, pairs, cache, [("fp32", n) for n in range(len(pairs))])
+    rewards = np.array([[trial.reward, other.reward] for (_, trial), other in zip(tried, again)])
+    same = (rewards[:, 0] == rewards[:, 1]).mean()
+    difference = points(bootstrap_interval(rewards[:, 0] - rewards[:, 1]))
+    print(f"{len(pairs)} rewards: bf16 {rewards.mean(0)[0]:.3f}, fp32 {rewards.mean(0)[1]:.3f}")
+    print(f"bf16 - fp32: {difference} points; the same in {same:.0%}")
 
 
 def main():
@@ -134,10 +140,10 @@ def main():
     parser.add_argument("--folder", type=Path, default=Path("runs/smollm2"))
     parser.add_argument("--writer", type=Path)
     parser.add_argument("--sixteen", action="store_true")
-    parser.add_argument("--trials", type=int, help="compare products on so many trials, no more")
+    parser.add_argument("--trials", type=int, help="compare dtypes on seed 0's first trials")
     args = parser.parse_args()
     if args.trials:
-        return compare_products(sealkit.load_passages(args.train), args.trials)
+        return compare_products(read_record(args.folder / "0"), args.trials)
     data = ["--data", str(args.train), "--test-data", str(args.test), "--held-out", "120"]
     for seed in range(args.seeds):
         folder = args.folder / f"{seed}"
