@@ -98,6 +98,7 @@ def test_what_the_passage_does_not_support_is_not_trained_on():
     texts = knowledge.lesson(passage, "\n".join(lines), SMOLLM2_CONFIG).texts
     assert texts == ["Lamp\nIt was lit in 1891 by Ada Byron.", lines[0], lines[2]]
     assert len(knowledge.lesson(passage, "\n".join(lines), knowledge.GENERAL_CONFIG).texts) == 5
+    assert not knowledge.is_supported("Question: Why? Answer: …", passage), "it says nothing"
     three = replace(SMOLLM2_CONFIG, max_lines=1)
     assert knowledge.lesson(passage, "\n".join(lines[1:]), three).texts[1:] == [lines[2]]
 

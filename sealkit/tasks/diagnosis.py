@@ -54,23 +54,20 @@ class Diagnosis:
 
     def __str__(self) -> str:
         scores, best = self.comparison.scores, BEST.format(self.k)
-        accuracy = {arm: f"{self.comparison.accuracy(arm)[0]:.0%}" for arm in scores}
-        rows = {
-            "reads": (self.reads, OPEN, CLOSED, "it answers with the passage in view"),
-            "learns": (self.learns, LINES, ALONE, "it keeps what a self-edit says"),
-            "writes": (self.writes, best, ALONE, "RL has something to select"),
-        }
-        count = len(scores[CLOSED])
-        lines = [f"Before RL, on {count} passages:"]
-        for what, ((mean, low, high), arm, other, so) in rows.items():
-            points = f"{100 * mean:+.0f} points [{100 * low:+.0f}, {100 * high:+.0f}]"
-            verdict = so if low > 0 else f"not clear that {so}"
-            figures = f"{arm} {accuracy[arm]}, {other} {accuracy[other]}"
-            lines.append(f"  it {what}? {figures}: {points}; {verdict}.")
-        said = f"  Of {self.statements} statements it wrote the passage supports "
-        lines.append(f"{said}{self.supported:.0%}.")
+        accuracy = {arm: f"{arm} {self.comparison.accuracy(arm)[0]:.0%}" for arm in scores}
+        rows = {"reads?": (self.reads, OPEN, CLOSED), "learns?": (self.learns, LINES, ALONE)}
+        rows |= {"writes?": (self.writes, best, ALONE)}
+        lines = [f"Before RL, on {len(scores[CLOSED])} passages (differences in points):"]
+        for what, (difference, arm, other) in rows.items():
+            points = "{:+.0f} [{:+.0f}, {:+.0f}]".format(*(100 * value for value in difference))
+            figures = f"{accuracy[arm]}, {accuracy[other]}"
+            verdict = "yes" if difference[1] > 0 else "unclear"
+            lines.append(f"  {what:<8}{figures:<43} {points:<18}{verdict}")
+        lines.append(
+            f"Of its {self.statements} statements the passage supports {self.supported:.0%}."
+        )
         if min(low for _, low, _ in (self.reads, self.learns, self.writes)) <= 0:
-            lines.append("  Where one of these is missing RL can hardly help: take a larger model.")
+            lines.append("Where one of the three is unclear, RL has little to select from.")
         return "\n".join(lines)
 
 
