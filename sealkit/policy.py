@@ -117,7 +117,7 @@ class Policy:
         ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
         options: dict[str, Any] = ends | {"do_sample": False}
         with unpacked(model):
-            if seeds is not None and start >= LONG and len(set(prompts)) < len(prompts):
+            if start >= LONG and len(set(prompts)) < len(prompts):
                 options["past_key_values"] = read_once(model, prompts, ids, mask, options)
             output = model.generate(
                 input_ids=ids,

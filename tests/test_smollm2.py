@@ -16,6 +16,7 @@ import torch
 import sealkit
 from sealkit.cli.main import Log, load_inputs, main, parse_arguments
 from sealkit.inner_loop import make_batch, row_losses
+from sealkit.lora import fork, side_by_side
 from sealkit.models import choice, sampling, smollm2, unpacking
 from sealkit.tasks import knowledge
 from sealkit.tasks.diagnosis import diagnose
@@ -169,8 +170,22 @@ def test_a_cache_that_cannot_be_cut_is_not_shared(policy):
     ids = torch.ones(2, 4, dtype=torch.long)
     layers = [SimpleNamespace(is_croppable=True), SimpleNamespace(is_croppable=False)]
     read = SimpleNamespace(past_key_values=SimpleNamespace(layers=layers))
-    model = SimpleNamespace(generate=lambda **options: read)
+    model = SimpleNamespace(generate=lambda **options: read, modules=lambda: [])
     assert sampling.read_once(model, ["a", "a"], ids, ids, {}) is None
+
+
+def test_a_prompt_is_not_read_once_for_adapters_side_by_side(
+    exact, policy, validation, monkeypatch
+):
+    adapters = fork(policy.model, 2)
+    for _, B in adapters.values():
+        B.data[1] = torch.randn(B.shape[1:], generator=torch.Generator().manual_seed(0)) / 20
+    prompts = [knowledge.prompt(validation[0], policy.config)] * 4
+    with side_by_side(policy.model, adapters):
+        expected = policy.write(prompts, range(4), 20)
+        monkeypatch.setattr("sealkit.policy.LONG", 1)
+        assert policy.write(prompts, range(4), 20) == expected
+    assert policy.write(prompts, range(4), 20)[:2] == expected[:2]
 
 
 def test_the_diagnosis_of_the_bundled_model_and_of_one_that_does_not_read(

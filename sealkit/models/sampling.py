@@ -17,8 +17,11 @@ def read_once(
     """The keys and values of a batch's prompts but for their last token, each prompt read once.
 
     ids, mask: (len(prompts), length). options: for `generate`. Returns a cache of transformers;
-    None for a model whose cache can't be cut, such as one with a sliding window.
+    None for a model whose cache can't be cut, such as one with a sliding window, and for one whose
+    own adapter is off, in place of which each block of rows may have another (`lora`).
     """
+    if any(getattr(module, "disable_adapters", False) is True for module in model.modules()):
+        return None
     different = list(dict.fromkeys(prompts))
     rows = [prompts.index(prompt) for prompt in different]
     inputs = {"input_ids": ids[rows], "attention_mask": mask[rows], "max_new_tokens": 1}

@@ -59,7 +59,8 @@ def evaluate(test, folder, writer=None, sixteen=False):
     if sixteen:
         in_16_bits(policy.model)
     bits = "16 bits" if sixteen else "NF4"
-    arms = Arms(policy, knowledge, test, 0, Journal(folder / bits.replace(" ", "-"), rank=RANK))
+    folder = folder / bits.replace(" ", "-")
+    arms = Arms(policy, knowledge, test, 0, Journal(folder, rank=RANK))
     for arm in ("no adaptation", "passage in context"):
         arms.add_untrained(arm, in_context=arm != "no adaptation")
     if not sixteen:
@@ -67,18 +68,21 @@ def evaluate(test, folder, writer=None, sixteen=False):
         arms.add_sampled("self-edits before RL, greedy", greedy=True)
     print(f"\n{bits}\n{arms.comparison}")
     if writer:
-        written = json.loads(writer.read_text())
-        some = [test[row["row"]] for row in written]
-        arms = Arms(policy, knowledge, some, 0, arms.cache)
-        arms.add("passage only", [""] * len(some), written=0)
-        for kind in ("implications", "questions"):
-            arms.add(f"stronger writer, {kind}", [row[kind] for row in written])
-        arms.add("exam lines", list(map(exam_lines, some)), written=0)
-        print(f"\n{bits}, passages that a stronger writer wrote about\n{arms.comparison}")
-        for arm in list(arms.scores)[1:]:
-            print(
-                f"{arm} - passage only: {points(arms.comparison.difference(arm, 'passage only'))}"
-            )
+        evaluate_writer(policy, test, folder, json.loads(writer.read_text()), bits)
+
+
+def evaluate_writer(policy, test, folder, written, bits):
+    """Print what a stronger writer's self-edits teach, beside the passage alone and exam lines."""
+    some = [test[row["row"]] for row in written]
+    arms = Arms(policy, knowledge, some, 0, Journal(folder, rank=RANK))
+    arms.add("passage only", [""] * len(some), written=0)
+    for kind in ("implications", "questions"):
+        arms.add(f"stronger writer, {kind}", [row[kind] for row in written])
+    arms.add("exam lines", list(map(exam_lines, some)), written=0)
+    print(f"\n{bits}, passages that a stronger writer wrote about\n{arms.comparison}")
+    for arm in list(arms.scores)[1:]:
+        more = points(arms.comparison.difference(arm, "passage only"))
+        print(f"{arm} - passage only: {more}")
 
 
 def points(triple):
@@ -103,10 +107,10 @@ def print_run(record):
     print(f"{(np.ptp(rewards, axis=1) > 0).mean():.0%} of the passages have a spread of rewards")
 
 
-def compare_products(record, count):
+def compare_products(train, record, count):
     """Rewards of the first trials of a run, whose products were in bf16, against fp32; and seconds
     of ten of them, as they were before, in fp32 and in bf16."""
-    of_trials = zip(record.train, record.iterations[0].trials)
+    of_trials = zip(train, record.iterations[0].trials)
     tried = [(passage, trial) for passage, row in of_trials for trial in row][:count]
     pairs = [(passage, trial.self_edit) for passage, trial in tried]
     policy = load(record.settings["seed"])
@@ -143,7 +147,8 @@ def main():
     parser.add_argument("--trials", type=int, help="compare dtypes on seed 0's first trials")
     args = parser.parse_args()
     if args.trials:
-        return compare_products(read_record(args.folder / "0"), args.trials)
+        train = sealkit.load_passages(args.train, limit=40)
+        return compare_products(train, read_record(args.folder / "0"), args.trials)
     data = ["--data", str(args.train), "--test-data", str(args.test), "--held-out", "120"]
     for seed in range(args.seeds):
         folder = args.folder / f"{seed}"
