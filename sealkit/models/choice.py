@@ -81,8 +81,8 @@ def choose_dtypes(device: torch.device, measured: bool) -> tuple[torch.dtype, to
     """(dtype of activations, dtype of products with 4-bit weights, why).
 
     A T4 says that it supports bfloat16, which it emulates, so what decides is compute capability.
-    On a CPU products take half the time or less in bfloat16 where the CPU has it. Of a model so
-    `measured` rewards stay the same (`tests/benchmarks/README.md`); of others nobody knows that.
+    On a CPU products take half the time or less in bfloat16 where the CPU has it. How little that
+    changes the rewards of a model was `measured` (`tests/benchmarks/README.md`), or nobody knows.
     """
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)

@@ -60,7 +60,7 @@ def evaluate(test, folder, writer=None, sixteen=False):
         in_16_bits(policy.model)
     bits = "16 bits" if sixteen else "NF4"
     folder = folder / bits.replace(" ", "-")
-    arms = Arms(policy, knowledge, test, 0, Journal(folder, rank=RANK))
+    arms = Arms(policy, knowledge, test, 0, open_journal(folder))
     for arm in ("no adaptation", "passage in context"):
         arms.add_untrained(arm, in_context=arm != "no adaptation")
     if not sixteen:
@@ -74,7 +74,7 @@ def evaluate(test, folder, writer=None, sixteen=False):
 def evaluate_writer(policy, test, folder, written, bits):
     """Print what a stronger writer's self-edits teach, beside the passage alone and exam lines."""
     some = [test[row["row"]] for row in written]
-    arms = Arms(policy, knowledge, some, 0, Journal(folder, rank=RANK))
+    arms = Arms(policy, knowledge, some, 0, open_journal(folder))
     arms.add("passage only", [""] * len(some), written=0)
     for kind in ("implications", "questions"):
         arms.add(f"stronger writer, {kind}", [row[kind] for row in written])
@@ -107,13 +107,8 @@ def print_run(record):
     print(f"{(np.ptp(rewards, axis=1) > 0).mean():.0%} of the passages have a spread of rewards")
 
 
-def compare_products(train, record, count):
-    """Rewards of the first trials of a run, whose products were in bf16, against fp32; and seconds
-    of ten of them, as they were before, in fp32 and in bf16."""
-    of_trials = zip(train, record.iterations[0].trials)
-    tried = [(passage, trial) for passage, row in of_trials for trial in row][:count]
-    pairs = [(passage, trial.self_edit) for passage, trial in tried]
-    policy = load(record.settings["seed"])
+def time_trials(policy, pairs):
+    """Print seconds of trials as they were before, with products in fp32, and in bf16."""
     slow = replace(policy, config=replace(policy.config, checkpointing=True))
     unpack, head = unpacking.MAX_UNPACKED, unpacking.LARGE_HEAD
     ways = {"fp32, recomputing, unpacking for each product": (slow, "float32")}
@@ -123,16 +118,30 @@ def compare_products(train, record, count):
         unpacking.LARGE_HEAD = float("inf") if each is slow else head
         unpacking.set_compute_dtype(policy.model, getattr(torch, dtype))
         start = time.perf_counter()
-        trials = run_trials(each, knowledge, pairs[:10])
-        print(f"{way}: {(time.perf_counter() - start) / len(trials):.2f} s a trial", flush=True)
+        run_trials(each, knowledge, pairs)
+        print(f"{way}: {(time.perf_counter() - start) / len(pairs):.2f} s a trial", flush=True)
+
+
+def compare_products(policy, tried, folder):
+    """Print the rewards of a run's trials, whose products were in bf16, against those in fp32.
+
+    tried: (passage, Trial) pairs.
+    """
     unpacking.set_compute_dtype(policy.model, torch.float32)
-    cache = Journal(record.folder / "fp32", rank=RANK)
-    again = run_trials(policy, knowledge, pairs, cache, [("fp32", n) for n in range(len(pairs))])
+    pairs = [(passage, trial.self_edit) for passage, trial in tried]
+    keys = [("fp32", n) for n in range(len(pairs))]
+    again = run_trials(policy, knowledge, pairs, open_journal(folder), keys)
     rewards = np.array([[trial.reward, other.reward] for (_, trial), other in zip(tried, again)])
     same = (rewards[:, 0] == rewards[:, 1]).mean()
     difference = points(bootstrap_interval(rewards[:, 0] - rewards[:, 1]))
     print(f"{len(pairs)} rewards: bf16 {rewards.mean(0)[0]:.3f}, fp32 {rewards.mean(0)[1]:.3f}")
     print(f"bf16 - fp32: {difference} points; the same in {same:.0%}")
+
+
+def open_journal(folder):
+    """This process's journal in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return Journal(folder, rank=RANK)
 
 
 def main():
@@ -148,7 +157,11 @@ def main():
     args = parser.parse_args()
     if args.trials:
         train = sealkit.load_passages(args.train, limit=40)
-        return compare_products(train, read_record(args.folder / "0"), args.trials)
+        of_trials = zip(train, read_record(args.folder / "0").iterations[0].trials)
+        tried = [(passage, trial) for passage, row in of_trials for trial in row][: args.trials]
+        policy = load()
+        time_trials(policy, [(passage, trial.self_edit) for passage, trial in tried[:10]])
+        return compare_products(policy, tried, args.folder / "fp32")
     data = ["--data", str(args.train), "--test-data", str(args.test), "--held-out", "120"]
     for seed in range(args.seeds):
         folder = args.folder / f"{seed}"
