@@ -15,7 +15,7 @@ from .api import (
     generate_self_edits,
     run_seal,
 )
-from .estimate import Estimate, can_read, estimate_run
+from .estimate import Estimate, estimate_run
 from .evaluation import Comparison
 from .evaluation.together import Together
 from .inner_loop import Lesson, Trial
@@ -25,6 +25,7 @@ from .outer_loop import History, Iteration, seal
 from .policy import Config, Policy, attach_policy
 from .runs.files import RunError
 from .runs.journal import Journal
+from .tasks.diagnosis import Diagnosis, diagnose
 from .tasks.grading import grade
 from .tasks.knowledge import config_for, training_sequences
 from .tasks.passages import Passage, Question, load_passages

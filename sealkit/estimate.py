@@ -15,13 +15,12 @@ from transformers import PreTrainedTokenizerBase
 from .api import check_counts, check_passages, config_of
 from .continual.stream import LOOKAHEAD, STREAMS_PER_PASS, run_benchmark
 from .inner_loop import run_trials
-from .outer_loop import answer_exams, m_step, write_self_edits
+from .outer_loop import m_step, write_self_edits, written_texts
 from .policy import Model, Policy, temporary_policy
 from .tasks import Domain, knowledge
 from .tasks.passages import Passage
 
 Value = TypeVar("Value")
-READ, READS = 4, 0.2  # passages asked about; by how much seeing them has to help
 SAMPLED = 8  # passages, at most, whose self-edits are sampled
 
 
@@ -89,11 +88,12 @@ def estimate_run(
             pairs = [(passage, longest) for passage, _ in pairs]
         run_trials(policy, task, pairs[:1])  # the first pass takes longer
         timed(run_trials, policy, task, pairs)
-        rows = [(task.prompt(passage, config), edit) for passage, edit in pairs]
+        rows = [row for pair in pairs for row in written_texts(policy, task, *pair)]
         once = replace(policy, config=replace(config, epochs=2))
         timed(m_step, once, rows[: config.batch_size])
     writing, trying, step = (s / n for s, n in zip(seconds, (len(requests), len(pairs), 2)))
-    steps = config.epochs * ceil(len(passages) / config.batch_size)  # of each passage one is kept
+    kept = len(passages) * len(rows) / len(pairs)  # texts, where one self-edit a passage is kept
+    steps = config.epochs * ceil(kept / config.batch_size)
     iteration = k * len(passages) * writing + trials * trying + steps * step
     total = iterations * iteration + exams * (writing + trying)
     return Estimate(total / 60, most_memory(model.device) / 2**30, model.device.type)
@@ -126,26 +126,3 @@ def most_memory(device: torch.device) -> int:
     from resource import RUSAGE_SELF, getrusage  # of POSIX alone
 
     return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def can_read(model: Model, tokenizer: PreTrainedTokenizerBase, passages: Sequence[Passage]) -> str:
-    """One sentence: whether the model can read, from its answers about the first READ passages.
-
-    >>> import sealkit
-    >>> passages = sealkit.load_passages("bundled", limit=2)
-    >>> can_read(*sealkit.load_quantized("bundled"), passages).endswith("so it can read.")
-    True
-    """
-    policy = Policy(model, tokenizer, config_of(model, tokenizer))  # type: ignore[arg-type]
-    sample = list(passages[:READ])
-
-    def accuracy(in_context: bool) -> float:
-        answers = answer_exams(policy, knowledge, sample, in_context)
-        rewards = [knowledge.reward(*pair, policy.config) for pair in zip(sample, answers)]
-        return sum(rewards) / len(sample)
-
-    shown, closed = accuracy(True), accuracy(False)
-    scores = f"Questions: {shown:.0%} right with the passage in view, {closed:.0%} without"
-    if shown - closed >= READS:
-        return f"{scores}, so it can read."
-    return f"{scores}: it hardly reads, and RL will have little to select; take a larger model."

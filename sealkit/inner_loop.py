@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from .checks import check_length
 from .lora import Adapters, fork, select_adapters, side_by_side
 from .models.text import encode
-from .models.unpacking import unpacked
+from .models.unpacking import large_head, unpacked
 from .policy import Policy
 from .runs.cache import Cache, Key, compute_missing
 
@@ -339,11 +339,19 @@ def collate(
 
 
 def row_losses(model: torch.nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
-    """Mean cross-entropy per labelled token of each row, in nats: (k,)."""
-    logits = model(**inputs, use_cache=False).logits.float().flatten(0, 1)
-    after = labels.roll(-1, 1)  # of the token that follows; a row's first token has none
-    losses = cross_entropy(logits, after.flatten(), ignore_index=-100, reduction="none")
-    return losses.view_as(labels)[:, :-1].sum(1) / (labels[:, 1:] != -100).sum(1).clamp(min=1)
+    """Mean cross-entropy per labelled token of each row, in nats: (k,).
+
+    A large head computes logits only where a row of the batch has a label.
+    """
+    after = labels[:, 1:]  # of the token that follows; a row's first token has none
+    options = {}
+    if large_head(model) is not None and not labels.is_meta:  # where no value is known
+        places = (after != -100).any(0).nonzero().flatten()
+        options, after = {"logits_to_keep": places}, after[:, places]
+    logits = model(**inputs, **options, use_cache=False).logits[:, : after.shape[1]]
+    flat = logits.float().flatten(0, 1), after.flatten()
+    losses = cross_entropy(*flat, ignore_index=-100, reduction="none")
+    return losses.view_as(after).sum(1) / (after != -100).sum(1).clamp(min=1)
 
 
 def ask(policy: Policy, adapters: Adapters, exams: Sequence[Sequence[str]]) -> list[list[str]]:

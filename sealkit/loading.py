@@ -17,6 +17,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from .checks import check_layers, check_packing, check_tokens
+from .models import smollm2
 from .models.choice import Choice, choose, set_process_options
 from .models.convert import (
     disable_dropout,
@@ -34,9 +35,10 @@ def load_quantized(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal LM held in 4 bits (NF4, double quantization), and its tokenizer.
 
-    name: "bundled" or "puzzles" for a tiny Mistral that ships with sealkit; or a folder, a hub's id
-        or a GGUF file (unpacked in memory first; needs the package gguf); None for what the
-        environment variable SEALKIT_MODEL names, else "bundled". The hub's cache needs no network.
+    name: "bundled" or "puzzles" for a tiny Mistral that ships with sealkit; "smollm2" for the real
+        model that Python's package registry ships (`models.smollm2`); a folder, a hub's id or a
+        GGUF file (unpacked in memory first; needs the package gguf); None for what the environment
+        variable SEALKIT_MODEL names, else "bundled". The hub's cache needs no network.
     device: a torch device, for example "cuda". None: the CPU for the two bundled models, for any
         other a CUDA GPU where there is one.
     Every linear layer of the decoder becomes bitsandbytes' `Linear4bit`, frozen; the rest stays as
@@ -84,6 +86,8 @@ def load_quantized(
 
 def load_cached_or_download(choice: Choice) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """(model, tokenizer) from a folder or the hub's cache, else from the network."""
+    if choice.path == smollm2.FOLDER:
+        smollm2.fetch_and_convert()
     check_place(choice.path)
     try:
         return load_pretrained(choice, local_files_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, product
+from itertools import count, islice, product
 from typing import TYPE_CHECKING
 
 import torch
@@ -119,7 +119,8 @@ def seal(
         for i, of_item in enumerate(trials):
             rewards = [trial.reward for trial in of_item]
             kept += [(i, j) for j in policy.config.keep(rewards, item_only[i])]
-        examples = [(task.prompt(items[i], policy.config), trials[i][j].self_edit) for i, j in kept]
+        chosen = [(items[i], trials[i][j].self_edit) for i, j in kept]
+        examples = [text for pair in chosen for text in written_texts(policy, task, *pair)]
 
         # 3. M-step: θ ← argmax_θ Σ log LM_θ(SE | C) over the self-edits kept
         def update(
@@ -189,17 +190,28 @@ def write_self_edits(
     """Sample the self-edit of each request, an (item, candidate) pair: list[str].
 
     Each is drawn from (seed, item, style, candidate) alone, whatever stands beside it; if the seed
-    is None, greedily.
+    is None, greedily. Where an item has several parts, its self-edit has a line of each.
     """
-    config, edits = policy.config, []
+    config, texts = policy.config, []
     width = config.texts_per_pass
     sampling = config.max_new_tokens, config.temperature, config.top_p, config.prompts.stops
-    for batch in (requests[i : i + width] for i in range(0, len(requests), width)):
-        prompts = [task.prompt(item, config, style) for item, _ in batch]
-        drawn = [seed_of(seed, *task.name(item), style, j) for item, j in batch]
+    parts = [task.parts(item, config) for item, _ in requests]
+    each = [(part, j) for of_item, (_, j) in zip(parts, requests) for part in of_item]
+    for batch in (each[i : i + width] for i in range(0, len(each), width)):
+        prompts = [task.prompt(part, config, style) for part, _ in batch]
+        drawn = [seed_of(seed, *task.name(part), style, j) for part, j in batch]
         seeds = None if seed is None else drawn
-        edits += policy.write(prompts, seeds, *sampling)
+        texts += policy.write(prompts, seeds, *sampling)
+    remaining = iter(texts)
+    edits = ["\n".join(islice(remaining, len(of_item))) for of_item in parts]
     return ["\n".join(edit.split("\n")[: config.max_lines]) for edit in edits]
+
+
+def written_texts(policy: Policy, task: Task[Item], item: Item, edit: str) -> list[tuple[str, str]]:
+    """(prompt, text) pairs of a self-edit, as `write_self_edits` wrote it: one of each part."""
+    parts = task.parts(item, policy.config)
+    texts = [edit] if len(parts) == 1 else edit.split("\n")
+    return [(task.prompt(part, policy.config), text) for part, text in zip(parts, texts)]
 
 
 def answer_exams(

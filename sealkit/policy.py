@@ -22,7 +22,7 @@ from transformers import (
 
 from .checks import check_length
 from .models.adapters import check_adapter, check_same_tensors
-from .models.sampling import SeededSampling, TopP
+from .models.sampling import LONG, SeededSampling, TopP, read_once
 from .models.text import encode, stop_criterion
 from .models.unpacking import unpacked
 from .selection import keep_best_above_baseline
@@ -114,16 +114,18 @@ class Policy:
         mask = pad_sequence([torch.ones_like(row) for row in rows], True, 0, "left")
         start = ids.shape[1]
         check_length(model, start + max_new_tokens)
+        ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+        options: dict[str, Any] = ends | {"do_sample": False}
         with unpacked(model):
+            if start >= LONG and len(set(prompts)) < len(prompts):
+                options["past_key_values"] = read_once(model, prompts, ids, mask, options)
             output = model.generate(
                 input_ids=ids,
                 attention_mask=mask,
                 max_new_tokens=max_new_tokens,
-                do_sample=False,
                 logits_processor=processors,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
                 stopping_criteria=[stop_criterion(tokenizer, tuple(stops))] if stops else [],
+                **options,
             )
         stop = re.compile("|".join(map(re.escape, stops)) or r"\Z")
         texts = tokenizer.batch_decode(output[:, start:], skip_special_tokens=True)

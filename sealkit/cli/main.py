@@ -19,7 +19,7 @@ import matplotlib
 
 from ..continual.remedies import REMEDIES
 from ..continual.stream import draw_streams, study
-from ..estimate import can_read, estimate_run, estimate_streams
+from ..estimate import estimate_run, estimate_streams
 from ..evaluation import Arms, add_arms
 from ..evaluation.controls import add_controls
 from ..evaluation.together import Together
@@ -36,6 +36,7 @@ from ..runs.folder import check_mounted, new_run_folder
 from ..runs.identity import open_run_cache
 from ..runs.processes import distributed_state, run_alone
 from ..tasks import Domain, knowledge, puzzles
+from ..tasks.diagnosis import diagnose
 from ..tasks.few_shot import compare_recipes, count_fixed
 from ..tasks.passages import load_passages, source_for
 from .minutes import format_minutes
@@ -46,9 +47,10 @@ from .talk import talk
 from .web import serve
 
 HELP = {
-    "model": "'bundled', a folder or a hub id (default: $SEALKIT_MODEL, else bundled)",
+    "model": "'bundled', 'smollm2', a folder or a hub id (default: $SEALKIT_MODEL, else bundled)",
     "data": "'bundled', 'squad', or a file of passages, of which the last titles, a quarter, are "
     "held out (default: $SEALKIT_DATA, else what goes with the model)",
+    "test-data": "a file whose passages are held out, all of --data then being to train on",
     "seed": "of all that is drawn (default: 0)",
     "iterations": "ReSTEM iterations (default: 2; 3 for puzzles)",
     "self-edits": "self-edits per passage (default: 5)",
@@ -69,7 +71,7 @@ HELP = {
     "web": "as a page in the browser, on which one can edit self-edits and let them be learned",
 }
 SIZES = {"iterations": 2, "self-edits": 5, "passages": 40, "held-out": 60, "streams": 16}
-RUN, LOG = ("model", "data", "seed", "task"), ("verbose", "output")
+RUN, LOG = ("model", "data", "test-data", "seed", "task"), ("verbose", "output")
 LOOP = "iterations", "self-edits", "passages", "held-out"
 USED: dict[str, tuple[str, ...]] = {  # the options that each task and command goes by
     "--task knowledge": (*RUN, *LOOP, "styles", "controls", "together", *LOG),
@@ -86,6 +88,7 @@ EXAMPLES = """examples:
   python -m sealkit --data mine.jsonl --passages 20
   python -m sealkit --task stream           passages learned for good, in turn
   python -m sealkit --task puzzles          self-edits are training recipes
+  python -m sealkit --model smollm2 --data mine.jsonl    a real model on a CPU
   python -m sealkit --model mistralai/Mistral-7B-v0.1    a GPU of 14 GiB, SQuAD
   python -m sealkit --passages 10 --self-edits 3 --iterations 1 estimate
   python -m sealkit show runs/1
@@ -93,6 +96,7 @@ EXAMPLES = """examples:
   python -m sealkit ask runs/1 --web
 """
 NAME = max(map(len, REMEDIES))  # columns
+LONG, DIAGNOSED = 10, 8  # minutes from which a run is diagnosed before; on so many passages
 OPTIONS = {"k": "--self-edits", "seed": "--seed", "model": "--model"}
 OPTIONS |= {"items": "what --data and --passages give"}  # as `describe_differences` names them
 
@@ -157,6 +161,7 @@ def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.set_defaults(act=run)
     parser.add_argument("--model", help=HELP["model"])
     parser.add_argument("--data", type=data_source, metavar="squad|FILE", help=HELP["data"])
+    parser.add_argument("--test-data", type=data_source, metavar="FILE", help=HELP["test-data"])
     parser.add_argument("--seed", type=int, help=HELP["seed"])
     for name in (*SIZES, "together"):
         parser.add_argument(f"--{name}", type=positive_int, metavar="N", help=HELP[name])
@@ -219,8 +224,14 @@ def load_inputs(args: argparse.Namespace, log: Log) -> tuple[Policy, list[Any], 
         others = "of other families" if args.data == "bundled" else "others"
     args.data = args.data or source_for(name)
     model, tokenizer = load_quantized(name)
-    train = read(args.data, "train", args.passages)
-    test = read(args.data, "test", args.held_out)
+    apart = args.test_data is not None
+    train = read(args.data, None if apart else "train", args.passages)
+    test = read(args.test_data or args.data, None if apart else "test", args.held_out)
+    if both := {task.name(item) for item in train} & {task.name(item) for item in test}:
+        raise ValueError(
+            f"{len(both)} {task.NOUN}s are in --data and in --test-data, {min(both)[0]!r} for one: "
+            "what is tested must not have been trained on."
+        )
     held, plain = (f"{count / 1e6:.2f}" for count in weight_bytes(model))
     log(environment(name))
     log(f"In 4 bits ({quantization(model)}): {held} MB of weights, {plain} in 16 bits.")
@@ -308,9 +319,10 @@ def run(args: argparse.Namespace) -> None:
         exams = (args.iterations + len(styles) + 3) * len(test)
         if task is puzzles:
             exams += count_fixed(len(train), len(test))
-        log(str(estimate_run(*loaded, args.iterations, k, exams, task)))
-        if task is knowledge:
-            log(can_read(*loaded))
+        estimated = estimate_run(*loaded, args.iterations, k, exams, task)
+        log(str(estimated))
+        if task is knowledge and estimated.minutes >= LONG:
+            log(str(diagnose(policy, train[-DIAGNOSED:], k, seed)))
 
     # 2. SEAL: an iteration at a time, each in the log before the next begins
     with open_run_cache(args.output, policy, task, train, k, seed) as cache:

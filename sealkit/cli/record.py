@@ -72,7 +72,8 @@ class Record:
     def config(self) -> Config | None:
         """The Config that the run went by, without its `keep`; None for prompts of one's own."""
         task: Any = self.task
-        known = {digest([c.prompts]): c for c in (task.BUNDLED_CONFIG, task.GENERAL_CONFIG)}
+        configs = [c for name, c in vars(task).items() if name.endswith("_CONFIG")]
+        known = {digest([c.prompts]): c for c in configs}
         names = {field.name for field in fields(Config)} - {"prompts", "keep"}
         config = known.get(self.settings.get("prompts", ""))
         return config and replace(config, **{n: self.settings[n] for n in names})

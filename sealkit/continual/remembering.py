@@ -36,6 +36,9 @@ def remembering(task: Task[Item], share: float = 0.5) -> Task[Pair[Item]]:
     def name(pair: Pair[Item]) -> tuple[Hashable, ...]:
         return task.name(pair[0])
 
+    def parts(pair: Pair[Item], config: Config) -> list[Pair[Item]]:
+        return [(part, pair[1]) for part in task.parts(pair[0], config)]
+
     def prompt(pair: Pair[Item], config: Config, style: str | None = None) -> str:
         return task.prompt(pair[0], config, style)
 
@@ -57,6 +60,6 @@ def remembering(task: Task[Item], share: float = 0.5) -> Task[Pair[Item]]:
         item_reward, *earlier = [task.reward(*each, config) for each in zip(items, exams)]
         return (1 - share) * item_reward + share * sum(earlier) / len(earlier)
 
-    functions = {f.__name__: f for f in (name, prompt, lesson, exam, questions, reward)}
+    functions = {f.__name__: f for f in (name, parts, prompt, lesson, exam, questions, reward)}
     title = f"{task.__name__}, remembering {share}"
     return cast("Task[Pair[Item]]", SimpleNamespace(__name__=title, **functions))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from ..outer_loop import Iteration, m_step, write_self_edits
+from ..outer_loop import Iteration, m_step, write_self_edits, written_texts
 from ..policy import Policy, Weights, seed_of
 from ..runs.cache import Cache, Key, compute_missing
 from . import Arms
@@ -108,7 +108,8 @@ def restem_without_reward(
                 requests = [(items[i], j) for i, j in cells]
                 edits = dict(zip(cells, write_self_edits(policy, task, requests, (seed, t))))
             kept = select(policy, task, items, edits, iteration, rule, seed)
-            examples = [(task.prompt(items[i], policy.config), edits[i, j]) for i, j in kept]
+            chosen = [(items[i], edits[i, j]) for i, j in kept]
+            examples = [text for pair in chosen for text in written_texts(policy, task, *pair)]
             policy.load(first)
             m_step(policy, examples, (seed, t))
             return [{"weights": policy.weights()}]

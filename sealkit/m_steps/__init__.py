@@ -63,9 +63,15 @@ def outer_loop(
 ) -> Iterator[Update]:
     """Yield an Update after each M-step, for as long as the caller asks.
 
-    items_per_update: how many items an E-step takes, in turn; None: all. Raises FloatingPointError
-    for an M-step that diverges; the policy is then as it was before that.
+    items_per_update: how many items an E-step takes, in turn; None: all. Raises ValueError for
+    self-edits written of an item's parts, which no one probability belongs to; FloatingPointError
+    for an M-step that diverges, the policy then being as it was before that.
     """
+    if any(len(task.parts(item, policy.config)) > 1 for item in items):
+        raise ValueError(
+            "These M-steps weigh a self-edit as a whole: take a config whose prompts have "
+            "by_sentence=False."
+        )
     first, optimizer, tried = policy.weights(), lora_optimizer(policy), 0
     width = items_per_update or len(items)
     for t in count(1):

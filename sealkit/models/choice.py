@@ -1,5 +1,6 @@
 """Which model, device and dtypes are taken on this machine, each with its reason."""
 
+import ctypes
 import os
 import platform
 from dataclasses import dataclass
@@ -8,13 +9,17 @@ from pathlib import Path
 
 import torch
 
+from .smollm2 import FOLDER
+
 BUNDLED_MODEL, PUZZLE_MODEL = (
     Path(__file__).parents[1] / "bundled" / name for name in ("model", "puzzle_model")
 )
 BUNDLED = {"bundled": (BUNDLED_MODEL, "1.0 M"), "puzzles": (PUZZLE_MODEL, "0.8 M")}
+SMOLLM2 = "smollm2"
 REAL_MODEL = "mistralai/Mistral-7B-v0.1"
 REAL_MODEL_GIB = 14  # of GPU memory from which `environment` offers REAL_MODEL: a T4 has 14.7
 MODEL_VARIABLE = "SEALKIT_MODEL"
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # in malloc.h
 CPU_BF16 = "avx512_bf16"  # what a CPU has to have for `choose` to take bfloat16
 DEFAULT_THREADS = torch.get_num_threads()  # as many as torch takes by itself
 
@@ -62,8 +67,8 @@ def choose(name: str | Path | None = None, device: torch.device | str | None = N
         reason = f"because {MODEL_VARIABLE} {'says so' if named else 'names no other'}"
     name = model_name(name)
     device = torch.device(device or default_device(name in BUNDLED))
-    dtype, products, why = choose_dtypes(device, name in BUNDLED)
-    path = BUNDLED[str(name)][0] if name in BUNDLED else name
+    dtype, products, why = choose_dtypes(device, name in {*BUNDLED, SMOLLM2})
+    path = BUNDLED[str(name)][0] if name in BUNDLED else FOLDER if name == SMOLLM2 else name
     threads, because = DEFAULT_THREADS, "all that torch takes"
     if "OMP_NUM_THREADS" in os.environ:
         threads, because = torch.get_num_threads(), "because OMP_NUM_THREADS says so"
@@ -72,12 +77,12 @@ def choose(name: str | Path | None = None, device: torch.device | str | None = N
     return Choice(path, device, dtype, products, threads, reason, why, because)
 
 
-def choose_dtypes(device: torch.device, bundled: bool) -> tuple[torch.dtype, torch.dtype, str]:
+def choose_dtypes(device: torch.device, measured: bool) -> tuple[torch.dtype, torch.dtype, str]:
     """(dtype of activations, dtype of products with 4-bit weights, why).
 
     A T4 says that it supports bfloat16, which it emulates, so what decides is compute capability.
-    On a CPU a bundled model's products take a third of the time in bfloat16 where the CPU has it,
-    and rewards stay the same (`tests/benchmarks/README.md`); of other models nobody knows that.
+    On a CPU products take half the time or less in bfloat16 where the CPU has it. How little that
+    changes the rewards of a model was `measured` (`tests/benchmarks/README.md`), or nobody knows.
     """
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
@@ -87,7 +92,7 @@ def choose_dtypes(device: torch.device, bundled: bool) -> tuple[torch.dtype, tor
         return torch.bfloat16, torch.bfloat16, "which this GPU has in hardware"
     # torch has `get_capabilities` since 2.11
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    if bundled and capabilities.get(CPU_BF16):
+    if measured and capabilities.get(CPU_BF16):
         why = "4-bit products in bfloat16, which this CPU has in hardware"
         return torch.float32, torch.bfloat16, why
     return torch.float32, torch.float32, "which is exact and fast enough on a CPU"
@@ -115,7 +120,7 @@ def environment(name: str | Path | None = None, device: torch.device | str | Non
     memory = 0.0
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(choice.device.index or 0).total_memory / 2**30
-    model = str(choice.path)
+    model = "smollm2, a Llama of 135 M weights" if choice.path == FOLDER else str(choice.path)
     for known, (folder, size) in BUNDLED.items():
         if choice.path == folder:
             model = f"{known}, a Mistral of {size} weights"
@@ -138,5 +143,16 @@ def environment(name: str | Path | None = None, device: torch.device | str | Non
 def set_process_options(choice: Choice) -> None:
     """Set what holds for the whole process: threads, and how many kernels oneDNN keeps."""
     torch.set_num_threads(choice.threads)
+    if choice.device.type == "cpu" and not choice.bundled:
+        keep_freed_memory()
     if choice.products != choice.dtype:  # one for each length of a row: 1,024 are 0.1 GB and more
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what a step frees for the next one, which else takes it anew page by page: a
+    tenth of a trial's time. Elsewhere nothing happens."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

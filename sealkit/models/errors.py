@@ -68,6 +68,8 @@ def explain_loading_error(error: Exception, choice: Choice) -> Exception:
 
     ValueError about the model, RunError about the machine; any other error stays as it is.
     """
+    if isinstance(error, RunError):
+        return error
     chain = chain_of(error)
     name, text, hub = repr(str(choice.path)), " ".join(map(str, chain)), constants.ENDPOINT
     of_model: dict[Any, str] = {

@@ -5,13 +5,16 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import psutil
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-MAX_UNPACKED = 100e6  # weights of a model that `unpacked` unpacks: 0.4 GB
+MAX_UNPACKED = 400e6  # weights of a model that `unpacked` unpacks
+MAX_MEMORY = 0.25  # of the memory that is free, which unpacked weights may take
+LARGE_HEAD = 10e6  # weights of a head that multiplies as 4-bit layers do
 
 
 def quantized_layers(model: nn.Module) -> list[Any]:
@@ -41,22 +44,38 @@ def set_compute_dtype(model: nn.Module, dtype: torch.dtype) -> None:
 def unpacked(model: nn.Module) -> Iterator[None]:
     """Within this context a small model's 4-bit weights are unpacked once, not for each product.
 
-    On a CPU, with up to SMALL weights: a tenth faster to the same bits, for 2 or 4 bytes a weight.
+    On a CPU, with up to MAX_UNPACKED weights and where memory has room for 2 or 4 bytes of each: a
+    tenth faster to the same bits. A LARGE_HEAD then multiplies in the dtype of the 4-bit layers.
     """
     layers = quantized_layers(model)
-    if (
-        model.device.type != "cpu"
-        or sum(m.in_features * m.out_features for m in layers) > MAX_UNPACKED
-    ):
+    wanted = sum(m.in_features * m.out_features for m in layers)
+    if model.device.type != "cpu" or wanted > MAX_UNPACKED or not has_room(layers, wanted):
         layers = []
     for layer in layers:
         weight = dequantize_4bit(layer.weight, layer.weight.quant_state).to(layer.compute_dtype)
         layer.forward = partial(linear_in_weight_dtype, weight=weight, bias=layer.bias)
+    if layers and (head := large_head(model)) is not None:
+        weight = head.weight.detach().to(layers[0].compute_dtype)
+        head.forward = partial(linear_in_weight_dtype, weight=weight, bias=head.bias)
+        layers = [*layers, head]
     try:
         yield
     finally:
         for layer in layers:
             del layer.forward
+
+
+def has_room(layers: list[Any], weights: int) -> bool:
+    """Whether MAX_MEMORY of what is free holds so many weights as the layers multiply them."""
+    size = layers[0].compute_dtype.itemsize if layers else 0
+    return weights * size <= MAX_MEMORY * psutil.virtual_memory().available
+
+
+def large_head(model: nn.Module) -> Any:
+    """The plain linear head of a model, if it is a LARGE_HEAD, else None."""
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    large = type(head) is nn.Linear and head.weight.numel() >= LARGE_HEAD
+    return head if large else None
 
 
 def linear_in_weight_dtype(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

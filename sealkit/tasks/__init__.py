@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..policy import Config
 
 # What a domain learns from, such as a Passage or a Puzzle
-Item = TypeVar("Item", contravariant=True)
+Item = TypeVar("Item")
 
 
 class Task(Protocol[Item]):
@@ -26,8 +26,11 @@ class Task(Protocol[Item]):
     def name(self, item: Item, /) -> tuple[Hashable, ...]:
         """What distinguishes one item from another, its title first; seeds are drawn from it."""
 
+    def parts(self, item: Item, config: Config, /) -> Sequence[Item]:
+        """What a self-edit is written of, a line of each if there are several: the item alone."""
+
     def prompt(self, item: Item, config: Config, style: str | None = None, /) -> str:
-        """What asks for a self-edit of the item, C."""
+        """What asks for a self-edit of the item or of a part, C."""
 
     def lesson(self, item: Item, edit: str, config: Config, /) -> Lesson:
         """What the inner loop trains on for a self-edit; for "", the item alone."""

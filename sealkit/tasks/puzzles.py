@@ -186,6 +186,11 @@ def name(puzzle: Puzzle) -> tuple[str, str]:
     return puzzle.title, shown(puzzle.demonstrations)
 
 
+def parts(puzzle: Puzzle, config: Config) -> list[Puzzle]:
+    """A recipe is written of the puzzle as a whole."""
+    return [puzzle]
+
+
 def prompt(puzzle: Puzzle, config: Config, style: str | None = None) -> str:
     """What asks for a recipe: the demonstrations, without the tests."""
     prompts = config.prompts

@@ -1,0 +1,125 @@
+"""What a model must be able to do before SEAL can help it: read, learn, write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..evaluation import Comparison, Interval
+from ..inner_loop import run_trials
+from ..outer_loop import answer_exams, write_self_edits
+from ..policy import Policy
+from ..runs.cache import Cache
+from . import knowledge
+from .passages import Passage
+
+CLOSED, OPEN, ALONE = "no adaptation", "passage in context", "passage only"
+LINES, BEST = "exam lines", "best of {}"  # arms
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was measured, before any RL, on some passages.
+
+    comparison: of the arms no adaptation, passage in context, passage only, exam lines (the exam's
+    own questions and answers as a self-edit) and the best of k self-edits, which is chosen after
+    the fact. supported: of the statements of these self-edits, the share that the passage supports,
+    see
+    `knowledge.is_supported`; statements: how many there are.
+
+    >>> scores = {CLOSED: (0.0, 0.2), OPEN: (0.8, 1.0), ALONE: (0.2, 0.2), LINES: (1.0, 0.8)}
+    >>> round(Diagnosis(Comparison(scores | {"best of 5": (0.4, 0.2)}), 5, 0.9, 40).learns[0], 2)
+    0.7
+    """
+
+    comparison: Comparison
+    k: int
+    supported: float
+    statements: int
+
+    @property
+    def reads(self) -> Interval:
+        """How much the passage in view adds to accuracy: (mean, low, high)."""
+        return self.comparison.difference(OPEN, CLOSED)
+
+    @property
+    def learns(self) -> Interval:
+        """How much the exam's own lines add to training on the passage alone."""
+        return self.comparison.difference(LINES, ALONE)
+
+    @property
+    def writes(self) -> Interval:
+        """How much the best of k self-edits adds to training on the passage alone."""
+        return self.comparison.difference(BEST.format(self.k), ALONE)
+
+    def __str__(self) -> str:
+        scores, best = self.comparison.scores, BEST.format(self.k)
+        accuracy = {arm: f"{arm} {self.comparison.accuracy(arm)[0]:.0%}" for arm in scores}
+        rows = {"reads?": (self.reads, OPEN, CLOSED), "learns?": (self.learns, LINES, ALONE)}
+        rows |= {"writes?": (self.writes, best, ALONE)}
+        lines = [f"Before RL, on {len(scores[CLOSED])} passages (differences in points):"]
+        for what, (difference, arm, other) in rows.items():
+            points = "{:+.0f} [{:+.0f}, {:+.0f}]".format(*(100 * value for value in difference))
+            figures = f"{accuracy[arm]}, {accuracy[other]}"
+            verdict = "yes" if difference[1] > 0 else "unclear"
+            lines.append(f"  {what:<8}{figures:<43} {points:<18}{verdict}")
+        lines.append(
+            f"Of its {self.statements} statements the passage supports {self.supported:.0%}."
+        )
+        if min(low for _, low, _ in (self.reads, self.learns, self.writes)) <= 0:
+            lines.append("Where one of the three is unclear, RL has little to select from.")
+        return "\n".join(lines)
+
+
+def diagnose(
+    policy: Policy,
+    passages: Sequence[Passage],
+    k: int = 5,
+    seed: int = 0,
+    cache: Cache | None = None,
+) -> Diagnosis:
+    """The Diagnosis of a policy on some passages, with k self-edits sampled for each.
+
+    >>> import sealkit
+    >>> model, tokenizer = sealkit.load_quantized("bundled")
+    >>> config = sealkit.config_for(tokenizer)
+    >>> policy = sealkit.Policy(sealkit.attach_policy(model, config), tokenizer, config)
+    >>> diagnose(policy, sealkit.load_passages("bundled", limit=4)).reads[0] > 0.5
+    True
+    """
+    cache, scores = {} if cache is None else cache, {}
+
+    # 1. reading: without training, with and without the passage in view
+    for arm in (CLOSED, OPEN):
+        answers = answer_exams(policy, knowledge, passages, in_context=arm == OPEN)
+        rewards = [knowledge.reward(*pair, policy.config) for pair in zip(passages, answers)]
+        scores[arm] = tuple(rewards)
+
+    # 2. learning: the passage alone, and with the exam's own lines
+    cells = [(i, j) for i in range(len(passages)) for j in range(k)]
+    sampled = write_self_edits(policy, knowledge, [(passages[i], j) for i, j in cells], (seed, "d"))
+    edits = {(i, ALONE): "" for i in range(len(passages))}
+    edits |= {(i, LINES): exam_lines(passage) for i, passage in enumerate(passages)}
+    pairs = [(passages[i], edit) for (i, _), edit in edits.items()]
+    pairs += [(passages[i], edit) for (i, _), edit in zip(cells, sampled)]
+    keys = [("diagnosis", seed, str(arm), i) for i, arm in (*edits, *cells)]
+    trials = run_trials(policy, knowledge, pairs, cache, keys, "before RL")
+    rewards = [trial.reward for trial in trials]
+    n = len(passages)
+    scores |= {ALONE: tuple(rewards[:n]), LINES: tuple(rewards[n : 2 * n])}
+
+    # 3. writing: the best of k self-edits, and what of them the passage supports
+    own = rewards[2 * n :]
+    scores[BEST.format(k)] = tuple(max(own[i * k : i * k + k]) for i in range(n))
+    verdicts = [
+        knowledge.is_supported(line, passages[i])
+        for (i, _), edit in zip(cells, sampled)
+        for line in knowledge.training_sequences(edit, passages[i])[1:]
+    ]
+    supported = sum(verdicts) / max(len(verdicts), 1)
+    return Diagnosis(Comparison(scores), k, supported, len(verdicts))
+
+
+def exam_lines(passage: Passage) -> str:
+    """A self-edit of the exam's own questions, each with its first answer."""
+    return "\n".join(f"Question: {q.question} Answer: {q.answers[0]}" for q in passage.questions)

@@ -1,0 +1,176 @@
+"""SEAL with a real model on a CPU: what SmolLM2-135M gains on passages of SQuAD, and why no more.
+
+For each seed `python -m sealkit --model smollm2 --held-out 120` runs in a folder of its own, with
+two processes of `torchrun` if this script is started so; what is there already is kept. Then, once
+for all seeds, what needs no reinforcement learning: exam lines as self-edits (the oracle), greedy
+self-edits, those of a stronger writer (`--writer`, a JSON list of row, implications and questions),
+and, with `--sixteen`, the same with the weights in 16 bits instead of NF4.
+
+python tests/benchmarks/smollm2.py TRAIN.jsonl TEST.jsonl [--seeds 3] [--writer FILE] [--sixteen]
+python tests/benchmarks/smollm2.py TRAIN.jsonl TEST.jsonl --trials 100   (then: fp32 against bf16)
+"""
+
+import argparse
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from bitsandbytes.nn import Linear4bit
+from safetensors.torch import load_file
+
+import sealkit
+from sealkit.cli.main import main as sealkit_main
+from sealkit.cli.record import read_record
+from sealkit.evaluation import Arms, Comparison, bootstrap_interval
+from sealkit.inner_loop import run_trials
+from sealkit.models import smollm2, unpacking
+from sealkit.runs.journal import Journal
+from sealkit.tasks import knowledge
+from sealkit.tasks.diagnosis import exam_lines
+
+RANK = int(os.environ.get("RANK", 0))  # of torchrun
+
+
+def load(seed=0, **changes):
+    """The policy that a run of this seed begins with."""
+    model, tokenizer = sealkit.load_quantized("smollm2")
+    config = replace(sealkit.config_for(tokenizer), **changes)
+    return sealkit.Policy(sealkit.attach_policy(model, config, seed), tokenizer, config)
+
+
+def in_16_bits(model):
+    """Have products take the checkpoint's own weights, not those that NF4 makes of them."""
+    weights = load_file(smollm2.FOLDER / "model.safetensors")
+    own = {}
+    for name, module in model.named_modules():
+        if isinstance(module, Linear4bit):
+            plain = name.removeprefix("base_model.model.").replace(".base_layer", "")
+            own[module.weight.data_ptr()] = weights[f"{plain}.weight"].float()
+    unpacking.dequantize_4bit = lambda weight, state: own[weight.data_ptr()]
+
+
+def evaluate(test, folder, writer=None, sixteen=False):
+    """Print the arms that no seed changes."""
+    policy = load()
+    if sixteen:
+        in_16_bits(policy.model)
+    bits = "16 bits" if sixteen else "NF4"
+    folder = folder / bits.replace(" ", "-")
+    arms = Arms(policy, knowledge, test, 0, open_journal(folder))
+    for arm in ("no adaptation", "passage in context"):
+        arms.add_untrained(arm, in_context=arm != "no adaptation")
+    if not sixteen:
+        arms.add("exam lines", list(map(exam_lines, test)), written=0)
+        arms.add_sampled("self-edits before RL, greedy", greedy=True)
+    print(f"\n{bits}\n{arms.comparison}")
+    if writer:
+        evaluate_writer(policy, test, folder, json.loads(writer.read_text()), bits)
+
+
+def evaluate_writer(policy, test, folder, written, bits):
+    """Print what a stronger writer's self-edits teach, beside the passage alone and exam lines."""
+    some = [test[row["row"]] for row in written]
+    arms = Arms(policy, knowledge, some, 0, open_journal(folder))
+    arms.add("passage only", [""] * len(some), written=0)
+    for kind in ("implications", "questions"):
+        arms.add(f"stronger writer, {kind}", [row[kind] for row in written])
+    arms.add("exam lines", list(map(exam_lines, some)), written=0)
+    print(f"\n{bits}, passages that a stronger writer wrote about\n{arms.comparison}")
+    for arm in list(arms.scores)[1:]:
+        more = points(arms.comparison.difference(arm, "passage only"))
+        print(f"{arm} - passage only: {more}")
+
+
+def points(triple):
+    """(mean, low, high) in points, as text."""
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * value for value in triple))
+
+
+def print_run(record):
+    """A run's arms, the last policy's lead, and what its first E-step had to choose from."""
+    comparison, last = record.comparison, record.last
+    print(f"\nseed {record.settings['seed']}\n{comparison}")
+    for arm in comparison.scores:
+        if arm != last:
+            print(f"{last} - {arm}: {points(comparison.difference(last, arm))}")
+    first = record.iterations[0]
+    rewards = np.array([[trial.reward for trial in row] for row in first.trials])
+    lengths = np.array([[len(trial.self_edit) for trial in row] for row in first.trials])
+    longest = rewards[np.arange(len(rewards)), lengths.argmax(1)]
+    rows = {"passage only": first.item_only_rewards, "mean of 5": rewards.mean(1)}
+    rows |= {"longest of 5": longest, "best of 5": rewards.max(1)}
+    print(Comparison({arm: tuple(row) for arm, row in rows.items()}))
+    print(f"{(np.ptp(rewards, axis=1) > 0).mean():.0%} of the passages have a spread of rewards")
+
+
+def time_trials(policy, pairs):
+    """Print seconds of trials as they were before, with products in fp32, and in bf16."""
+    slow = replace(policy, config=replace(policy.config, checkpointing=True))
+    unpack, head = unpacking.MAX_UNPACKED, unpacking.LARGE_HEAD
+    ways = {"fp32, recomputing, unpacking for each product": (slow, "float32")}
+    ways |= {"fp32": (policy, "float32"), "bf16": (policy, "bfloat16")}
+    for way, (each, dtype) in ways.items():
+        unpacking.MAX_UNPACKED = 0 if each is slow else unpack
+        unpacking.LARGE_HEAD = float("inf") if each is slow else head
+        unpacking.set_compute_dtype(policy.model, getattr(torch, dtype))
+        start = time.perf_counter()
+        run_trials(each, knowledge, pairs)
+        print(f"{way}: {(time.perf_counter() - start) / len(pairs):.2f} s a trial", flush=True)
+
+
+def compare_products(policy, tried, folder):
+    """Print the rewards of a run's trials, whose products were in bf16, against those in fp32.
+
+    tried: (passage, Trial) pairs.
+    """
+    unpacking.set_compute_dtype(policy.model, torch.float32)
+    pairs = [(passage, trial.self_edit) for passage, trial in tried]
+    keys = [("fp32", n) for n in range(len(pairs))]
+    again = run_trials(policy, knowledge, pairs, open_journal(folder), keys)
+    rewards = np.array([[trial.reward, other.reward] for (_, trial), other in zip(tried, again)])
+    same = (rewards[:, 0] == rewards[:, 1]).mean()
+    difference = points(bootstrap_interval(rewards[:, 0] - rewards[:, 1]))
+    print(f"{len(pairs)} rewards: bf16 {rewards.mean(0)[0]:.3f}, fp32 {rewards.mean(0)[1]:.3f}")
+    print(f"bf16 - fp32: {difference} points; the same in {same:.0%}")
+
+
+def open_journal(folder):
+    """This process's journal in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return Journal(folder, rank=RANK)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("train", type=Path)
+    parser.add_argument("test", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path("runs/smollm2"))
+    parser.add_argument("--writer", type=Path)
+    parser.add_argument("--sixteen", action="store_true")
+    parser.add_argument("--trials", type=int, help="compare dtypes on seed 0's first trials")
+    args = parser.parse_args()
+    if args.trials:
+        train = sealkit.load_passages(args.train, limit=40)
+        of_trials = zip(train, read_record(args.folder / "0").iterations[0].trials)
+        tried = [(passage, trial) for passage, row in of_trials for trial in row][: args.trials]
+        policy = load()
+        time_trials(policy, [(passage, trial.self_edit) for passage, trial in tried[:10]])
+        return compare_products(policy, tried, args.folder / "fp32")
+    data = ["--data", str(args.train), "--test-data", str(args.test), "--held-out", "120"]
+    for seed in range(args.seeds):
+        folder = args.folder / f"{seed}"
+        words = ["--model", "smollm2", "--seed", str(seed), "--output", str(folder)]
+        if status := sealkit_main(words + data):
+            raise SystemExit(status)
+        print_run(read_record(folder))
+    evaluate(sealkit.load_passages(args.test, limit=120), args.folder, args.writer, args.sixteen)
+
+
+if __name__ == "__main__":
+    main()
