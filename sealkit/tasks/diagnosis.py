@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..evaluation import Comparison, Interval
+from ..evaluation import UNTRAINED, Comparison, Interval
 from ..inner_loop import run_trials
 from ..outer_loop import answer_exams, write_self_edits
 from ..policy import Policy
-from ..runs.cache import Cache
 from . import knowledge
 from .passages import Passage
 
-CLOSED, OPEN, ALONE = "no adaptation", "passage in context", "passage only"
-LINES, BEST = "exam lines", "best of {}"  # arms
+CLOSED, OPEN = UNTRAINED
+ALONE, LINES, BEST = "passage only", "exam lines", "best of {}"  # arms
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,7 @@ class Diagnosis:
     comparison: of the arms no adaptation, passage in context, passage only, exam lines (the exam's
     own questions and answers as a self-edit) and the best of k self-edits, which is chosen after
     the fact. supported: of the statements of these self-edits, the share that the passage supports,
-    see
-    `knowledge.is_supported`; statements: how many there are.
+    see `knowledge.is_supported`; statements: how many there are.
 
     >>> scores = {CLOSED: (0.0, 0.2), OPEN: (0.8, 1.0), ALONE: (0.2, 0.2), LINES: (1.0, 0.8)}
     >>> round(Diagnosis(Comparison(scores | {"best of 5": (0.4, 0.2)}), 5, 0.9, 40).learns[0], 2)
@@ -71,13 +69,7 @@ class Diagnosis:
         return "\n".join(lines)
 
 
-def diagnose(
-    policy: Policy,
-    passages: Sequence[Passage],
-    k: int = 5,
-    seed: int = 0,
-    cache: Cache | None = None,
-) -> Diagnosis:
+def diagnose(policy: Policy, passages: Sequence[Passage], k: int = 5, seed: int = 0) -> Diagnosis:
     """The Diagnosis of a policy on some passages, with k self-edits sampled for each.
 
     >>> import sealkit
@@ -87,34 +79,30 @@ def diagnose(
     >>> diagnose(policy, sealkit.load_passages("bundled", limit=4)).reads[0] > 0.5
     True
     """
-    cache, scores = {} if cache is None else cache, {}
+    scores, n = {}, len(passages)
 
     # 1. reading: without training, with and without the passage in view
-    for arm in (CLOSED, OPEN):
+    for arm in UNTRAINED:
         answers = answer_exams(policy, knowledge, passages, in_context=arm == OPEN)
         rewards = [knowledge.reward(*pair, policy.config) for pair in zip(passages, answers)]
         scores[arm] = tuple(rewards)
 
-    # 2. learning: the passage alone, and with the exam's own lines
-    cells = [(i, j) for i in range(len(passages)) for j in range(k)]
-    sampled = write_self_edits(policy, knowledge, [(passages[i], j) for i, j in cells], (seed, "d"))
-    edits = {(i, ALONE): "" for i in range(len(passages))}
-    edits |= {(i, LINES): exam_lines(passage) for i, passage in enumerate(passages)}
-    pairs = [(passages[i], edit) for (i, _), edit in edits.items()]
-    pairs += [(passages[i], edit) for (i, _), edit in zip(cells, sampled)]
-    keys = [("diagnosis", seed, str(arm), i) for i, arm in (*edits, *cells)]
-    trials = run_trials(policy, knowledge, pairs, cache, keys, "before RL")
-    rewards = [trial.reward for trial in trials]
-    n = len(passages)
+    # 2. learning: the passage alone, and with the exam's own lines; and k self-edits of each
+    requests = [(passage, j) for passage in passages for j in range(k)]
+    edits = write_self_edits(policy, knowledge, requests, (seed, "d"))
+    own = [(passage, edit) for (passage, _), edit in zip(requests, edits)]
+    pairs = [(passage, "") for passage in passages]
+    pairs += [(passage, exam_lines(passage)) for passage in passages]
+    rewards = [t.reward for t in run_trials(policy, knowledge, pairs + own, title="before RL")]
     scores |= {ALONE: tuple(rewards[:n]), LINES: tuple(rewards[n : 2 * n])}
 
     # 3. writing: the best of k self-edits, and what of them the passage supports
-    own = rewards[2 * n :]
-    scores[BEST.format(k)] = tuple(max(own[i * k : i * k + k]) for i in range(n))
+    best = [max(rewards[i : i + k]) for i in range(2 * n, len(rewards), k)]
+    scores[BEST.format(k)] = tuple(best)
     verdicts = [
-        knowledge.is_supported(line, passages[i])
-        for (i, _), edit in zip(cells, sampled)
-        for line in knowledge.training_sequences(edit, passages[i])[1:]
+        knowledge.is_supported(line, passage)
+        for passage, edit in own
+        for line in knowledge.training_sequences(edit, passage)[1:]
     ]
     supported = sum(verdicts) / max(len(verdicts), 1)
     return Diagnosis(Comparison(scores), k, supported, len(verdicts))

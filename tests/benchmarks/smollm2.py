@@ -1,13 +1,16 @@
 """SEAL with a real model on a CPU: what SmolLM2-135M gains on passages of SQuAD, and why no more.
 
 For each seed `python -m sealkit --model smollm2 --held-out 120` runs in a folder of its own, with
-two processes of `torchrun` if this script is started so; what is there already is kept. Then, once
-for all seeds, what needs no reinforcement learning: exam lines as self-edits (the oracle), greedy
-self-edits, those of a stronger writer (`--writer`, a JSON list of row, implications and questions),
-and, with `--sixteen`, the same with the weights in 16 bits instead of NF4.
+two processes of `torchrun` if this script is started so; what is there already is kept. Then what
+needs no reinforcement learning: greedy self-edits, exam lines as self-edits (the oracle), and, with
+`--sixteen`, the untrained arms with the weights in 16 bits instead of NF4.
 
-python tests/benchmarks/smollm2.py TRAIN.jsonl TEST.jsonl [--seeds 3] [--writer FILE] [--sixteen]
-python tests/benchmarks/smollm2.py TRAIN.jsonl TEST.jsonl --trials 100   (then: fp32 against bf16)
+python tests/benchmarks/smollm2.py TRAIN.jsonl TEST.jsonl [--seeds 3] [--sixteen]
+
+--few        seed 0 alone, and of the test passages the 24 about which a large language model, which
+             saw them and not their exams, wrote the self-edits of squad_self_edits.json
+--trials 100 after one of these: seed 0's first trials again, with products in fp32 and in bf16
+--schedules  what trials learn by steps and learning rates, on 14 training passages
 """
 
 import argparse
@@ -25,21 +28,32 @@ from safetensors.torch import load_file
 import sealkit
 from sealkit.cli.main import main as sealkit_main
 from sealkit.cli.record import read_record
-from sealkit.evaluation import Arms, Comparison, bootstrap_interval
+from sealkit.evaluation import UNTRAINED, Arms, Comparison, bootstrap_interval
 from sealkit.inner_loop import run_trials
 from sealkit.models import smollm2, unpacking
 from sealkit.runs.journal import Journal
 from sealkit.tasks import knowledge
 from sealkit.tasks.diagnosis import exam_lines
 
+WRITTEN = Path(__file__).with_name("squad_self_edits.json")
+UPPER = r".*layers\.(1[5-9]|2\d)\..*_proj"  # half of the layers
+SCHEDULES = [  # steps, learning rate, what else
+    (10, 1e-3, {}),
+    (5, 2e-3, {}),
+    (5, 3e-3, {}),
+    (5, 3e-3, {"target_modules": UPPER}),
+    (4, 4e-3, {}),
+    (4, 4e-3, {"alpha": 64}),
+    (3, 5e-3, {"alpha": 64}),
+]
 RANK = int(os.environ.get("RANK", 0))  # of torchrun
 
 
-def load(seed=0, **changes):
-    """The policy that a run of this seed begins with."""
+def load(**changes):
+    """The policy that a run of seed 0 begins with."""
     model, tokenizer = sealkit.load_quantized("smollm2")
     config = replace(sealkit.config_for(tokenizer), **changes)
-    return sealkit.Policy(sealkit.attach_policy(model, config, seed), tokenizer, config)
+    return sealkit.Policy(sealkit.attach_policy(model, config), tokenizer, config)
 
 
 def in_16_bits(model):
@@ -53,36 +67,43 @@ def in_16_bits(model):
     unpacking.dequantize_4bit = lambda weight, state: own[weight.data_ptr()]
 
 
-def evaluate(test, folder, writer=None, sixteen=False):
+def evaluate(test, folder, sixteen=False):
     """Print the arms that no seed changes."""
     policy = load()
     if sixteen:
         in_16_bits(policy.model)
     bits = "16 bits" if sixteen else "NF4"
-    folder = folder / bits.replace(" ", "-")
-    arms = Arms(policy, knowledge, test, 0, open_journal(folder))
-    for arm in ("no adaptation", "passage in context"):
-        arms.add_untrained(arm, in_context=arm != "no adaptation")
+    arms = Arms(policy, knowledge, test, 0, open_journal(folder / bits.replace(" ", "-")))
+    for arm in UNTRAINED:
+        arms.add_untrained(arm, in_context=arm != UNTRAINED[0])
     if not sixteen:
         arms.add("exam lines", list(map(exam_lines, test)), written=0)
         arms.add_sampled("self-edits before RL, greedy", greedy=True)
     print(f"\n{bits}\n{arms.comparison}")
-    if writer:
-        evaluate_writer(policy, test, folder, json.loads(writer.read_text()), bits)
 
 
-def evaluate_writer(policy, test, folder, written, bits):
-    """Print what a stronger writer's self-edits teach, beside the passage alone and exam lines."""
+def evaluate_few(train, test, folder):
+    """Print seed 0's policies on the passages of WRITTEN, beside what a stronger writer teaches."""
+    written = json.loads(WRITTEN.read_text("utf-8"))
     some = [test[row["row"]] for row in written]
+    policy = load()
+    history = sealkit.run_seal(policy.model, policy.tokenizer, train, 2, 5, folder)
+    policy.load(history.start)
     arms = Arms(policy, knowledge, some, 0, open_journal(folder))
+    for arm in UNTRAINED:
+        arms.add_untrained(arm, in_context=arm != UNTRAINED[0])
     arms.add("passage only", [""] * len(some), written=0)
     for kind in ("implications", "questions"):
         arms.add(f"stronger writer, {kind}", [row[kind] for row in written])
     arms.add("exam lines", list(map(exam_lines, some)), written=0)
-    print(f"\n{bits}, passages that a stronger writer wrote about\n{arms.comparison}")
-    for arm in list(arms.scores)[1:]:
-        more = points(arms.comparison.difference(arm, "passage only"))
-        print(f"{arm} - passage only: {more}")
+    arms.add_sampled("self-edits before RL")
+    policy.load(history.iterations[-1].weights)
+    arms.add_sampled("after iteration 2")
+    print(arms.comparison)
+    for arm in arms.scores:
+        for other in ("passage only", "self-edits before RL", "stronger writer, questions"):
+            print(f"{arm} - {other}: {points(arms.comparison.difference(arm, other))}")
+    print_e_steps(history.iterations)
 
 
 def points(triple):
@@ -97,14 +118,34 @@ def print_run(record):
     for arm in comparison.scores:
         if arm != last:
             print(f"{last} - {arm}: {points(comparison.difference(last, arm))}")
-    first = record.iterations[0]
-    rewards = np.array([[trial.reward for trial in row] for row in first.trials])
-    lengths = np.array([[len(trial.self_edit) for trial in row] for row in first.trials])
-    longest = rewards[np.arange(len(rewards)), lengths.argmax(1)]
-    rows = {"passage only": first.item_only_rewards, "mean of 5": rewards.mean(1)}
-    rows |= {"longest of 5": longest, "best of 5": rewards.max(1)}
-    print(Comparison({arm: tuple(row) for arm, row in rows.items()}))
-    print(f"{(np.ptp(rewards, axis=1) > 0).mean():.0%} of the passages have a spread of rewards")
+    print_e_steps(record.iterations)
+
+
+def print_e_steps(iterations):
+    """What each E-step had to choose from, on the training passages."""
+    for iteration in iterations:
+        rewards = np.array([[trial.reward for trial in row] for row in iteration.trials])
+        lengths = np.array([[len(trial.self_edit) for trial in row] for row in iteration.trials])
+        longest = rewards[np.arange(len(rewards)), lengths.argmax(1)]
+        rows = {"passage only": iteration.item_only_rewards, "mean of 5": rewards.mean(1)}
+        rows |= {"longest of 5": longest, "best of 5": rewards.max(1)}
+        print(f"\niteration {iteration.number}")
+        print(Comparison({arm: tuple(row) for arm, row in rows.items()}))
+        spread = (np.ptp(rewards, axis=1) > 0).sum()
+        print(f"{spread} passages have a spread of rewards, {len(iteration.kept)} self-edits kept")
+
+
+def compare_schedules(train):
+    """Print what trials learn from the passage alone and from exam lines, for each of SCHEDULES."""
+    some = train[-14:]
+    pairs = [(p, edit) for p in some for edit in ("", exam_lines(p))]
+    for steps, learning_rate, changes in SCHEDULES:
+        policy = load(steps=steps, learning_rate=learning_rate, **changes)
+        rewards = np.array([trial.reward for trial in run_trials(policy, knowledge, pairs)])
+        alone, lines = rewards.reshape(-1, 2).mean(0)
+        print(
+            f"{steps} × {learning_rate} {changes}: {alone:.1%}, exam lines {lines:.1%}", flush=True
+        )
 
 
 def time_trials(policy, pairs):
@@ -125,7 +166,7 @@ def time_trials(policy, pairs):
 def compare_products(policy, tried, folder):
     """Print the rewards of a run's trials, whose products were in bf16, against those in fp32.
 
-    tried: (passage, Trial) pairs.
+    tried: (passage, Trial) pairs, five of each passage.
     """
     unpacking.set_compute_dtype(policy.model, torch.float32)
     pairs = [(passage, trial.self_edit) for passage, trial in tried]
@@ -133,7 +174,8 @@ def compare_products(policy, tried, folder):
     again = run_trials(policy, knowledge, pairs, open_journal(folder), keys)
     rewards = np.array([[trial.reward, other.reward] for (_, trial), other in zip(tried, again)])
     same = (rewards[:, 0] == rewards[:, 1]).mean()
-    difference = points(bootstrap_interval(rewards[:, 0] - rewards[:, 1]))
+    by_passage = (rewards[:, 0] - rewards[:, 1]).reshape(-1, 5).mean(1)
+    difference = points(bootstrap_interval(by_passage))
     print(f"{len(pairs)} rewards: bf16 {rewards.mean(0)[0]:.3f}, fp32 {rewards.mean(0)[1]:.3f}")
     print(f"bf16 - fp32: {difference} points; the same in {same:.0%}")
 
@@ -151,12 +193,18 @@ def main():
     parser.add_argument("test", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path("runs/smollm2"))
-    parser.add_argument("--writer", type=Path)
     parser.add_argument("--sixteen", action="store_true")
-    parser.add_argument("--trials", type=int, help="compare dtypes on seed 0's first trials")
+    parser.add_argument("--few", action="store_true")
+    parser.add_argument("--trials", type=int)
+    parser.add_argument("--schedules", action="store_true")
     args = parser.parse_args()
+    test = sealkit.load_passages(args.test, limit=120)
+    if args.schedules:
+        return compare_schedules(sealkit.load_passages(args.train))
+    train = sealkit.load_passages(args.train, limit=40)
+    if args.few:
+        return evaluate_few(train, test, args.folder / "0")
     if args.trials:
-        train = sealkit.load_passages(args.train, limit=40)
         of_trials = zip(train, read_record(args.folder / "0").iterations[0].trials)
         tried = [(passage, trial) for passage, row in of_trials for trial in row][: args.trials]
         policy = load()
@@ -169,7 +217,7 @@ def main():
         if status := sealkit_main(words + data):
             raise SystemExit(status)
         print_run(read_record(folder))
-    evaluate(sealkit.load_passages(args.test, limit=120), args.folder, args.writer, args.sixteen)
+    evaluate(test, args.folder, args.sixteen)
 
 
 if __name__ == "__main__":
