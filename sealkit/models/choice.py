@@ -150,8 +150,8 @@ def set_process_options(choice: Choice) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what a step frees for the next one, which else takes it anew page by page: a
-    tenth of a trial's time. Elsewhere nothing happens."""
+    """Have glibc keep what a step frees for the next one, which else takes it anew page by page.
+    Elsewhere nothing happens."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
