@@ -49,7 +49,8 @@ def side_by_side(model: PeftModel, adapters: Adapters) -> Iterator[None]:
     """Within this context row block i of every batch goes through adapter i, in place of the
     policy's own LoRA.
 
-    adapters: k of them, as `fork` makes them. The batch size must be a multiple of k.
+    adapters: k of them, as `fork` makes them. The batch size must be a multiple of k, which stands
+    in `model.blocks` (1 outside).
     """
 
     def add_update(layer: LoraLayer, A: Tensor, B: Tensor) -> RemovableHandle:
@@ -66,9 +67,12 @@ def side_by_side(model: PeftModel, adapters: Adapters) -> Iterator[None]:
     layers = lora_layers(model)
     with model.disable_adapter():
         handles = [add_update(layers[name], A, B) for name, (A, B) in adapters.items()]
+        outside = getattr(model, "blocks", 1)
+        model.blocks = len(next(iter(adapters.values()))[0])  # type: ignore[assignment]
         try:
             yield
         finally:
+            model.blocks = outside  # type: ignore[assignment]
             for handle in handles:
                 handle.remove()
 

@@ -12,7 +12,6 @@ import peft
 import torch
 from peft import LoraConfig, PeftModel
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     LogitsProcessor,
     PreTrainedModel,
@@ -22,7 +21,7 @@ from transformers import (
 
 from .checks import check_length
 from .models.adapters import check_adapter, check_same_tensors
-from .models.sampling import LONG, SeededSampling, TopP, read_once
+from .models.sampling import SeededSampling, TopP, align, read_once, shared_tokens
 from .models.text import encode, stop_criterion
 from .models.unpacking import unpacked
 from .selection import keep_best_above_baseline
@@ -109,16 +108,15 @@ class Policy:
         if seeds is not None:
             processors = [TemperatureLogitsWarper(float(temperature)), SeededSampling(seeds)]
             processors[1:1] = [TopP(top_p)] if top_p < 1 else []
-        rows = [torch.tensor(row, device=model.device) for row in encode(tokenizer, prompts)]
-        ids = pad_sequence(rows, True, tokenizer.pad_token_id, "left")
-        mask = pad_sequence([torch.ones_like(row) for row in rows], True, 0, "left")
+        rows = encode(tokenizer, prompts)
+        shared = shared_tokens(rows)
+        ids, mask = align(rows, shared, tokenizer.pad_token_id, model.device)
         start = ids.shape[1]
         check_length(model, start + max_new_tokens)
         ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
         options: dict[str, Any] = ends | {"do_sample": False}
         with unpacked(model):
-            if start >= LONG and len(set(prompts)) < len(prompts):
-                options["past_key_values"] = read_once(model, prompts, ids, mask, options)
+            options["past_key_values"] = read_once(model, ids, mask, shared, options)
             output = model.generate(
                 input_ids=ids,
                 attention_mask=mask,

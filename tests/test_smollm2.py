@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers.cache_utils import DynamicLayer
 
 import sealkit
 from sealkit.cli.main import Log, load_inputs, main, parse_arguments
@@ -150,32 +151,66 @@ def test_a_large_head_changes_no_loss_and_multiplies_as_the_4_bit_layers_do(
     assert "forward" not in vars(head)
 
 
+@pytest.fixture
+def read(policy):
+    """The shapes of all that the policy's model reads, one after the other."""
+    shapes = []
+    embed = policy.model.get_input_embeddings()
+    hook = embed.register_forward_hook(
+        lambda module, args, out: shapes.append(tuple(args[0].shape))
+    )
+    yield shapes
+    hook.remove()
+
+
 def test_a_prompt_that_repeats_is_read_once_to_the_same_texts(
-    exact, policy, validation, monkeypatch
+    exact, policy, validation, monkeypatch, read
 ):
     prompts = [knowledge.prompt(p, policy.config) for p in validation[:3] for _ in range(3)]
     prompts = [prompts[n] for n in (0, 3, 1, 6, 4, 2, 7, 5, 8)]
-    seeds, read = range(len(prompts)), []
+    seeds = range(len(prompts))
     expected = policy.write(prompts, seeds, 40, top_p=0.9)
-    embed = policy.model.get_input_embeddings()
-    hook = embed.register_forward_hook(lambda module, args, out: read.append(args[0].shape))
-    monkeypatch.setattr("sealkit.policy.LONG", 1)
+    assert read[0][0] == 9
+    read.clear()
+    monkeypatch.setattr(sampling, "LONG", 1)
     got = policy.write(prompts, seeds, 40, top_p=0.9)
-    hook.remove()
     assert read[0][0] == 3 and read[1] == (9, 1), "three different prompts, then token by token"
     assert got == expected and len(set(got)) > 3
 
 
-def test_a_cache_that_cannot_be_cut_is_not_shared(policy):
-    ids = torch.ones(2, 4, dtype=torch.long)
-    layers = [SimpleNamespace(is_croppable=True), SimpleNamespace(is_croppable=False)]
-    read = SimpleNamespace(past_key_values=SimpleNamespace(layers=layers))
-    model = SimpleNamespace(generate=lambda **options: read, modules=lambda: [])
-    assert sampling.read_once(model, ["a", "a"], ids, ids, {}) is None
+def test_what_all_prompts_begin_with_is_read_once_to_the_same_texts(
+    exact, policy, validation, monkeypatch, read
+):
+    head = knowledge.shown(validation[0], policy.config)
+    exams = [
+        head + question
+        for p in validation[:3]
+        for question in knowledge.questions(p, policy.config)
+    ]
+    exams = [*exams, exams[1]]
+    expected = policy.write(exams)
+    read.clear()
+    monkeypatch.setattr(sampling, "LONG_PREFIX", 10)
+    assert policy.write(exams) == expected and len(set(expected)) > 3
+    n, length = len(exams), len(policy.tokenizer(head).input_ids)
+    assert read[0][0] == 1 and abs(read[0][1] - length) <= 2, "the head, once"
+    assert read[1][0] == n and read[1][1] < length and read[2] == (n, 1)
+    read.clear()
+    monkeypatch.setattr(sampling, "LONG", 1)
+    assert policy.write(exams) == expected
+    assert [shape[0] for shape in read[:3]] == [1, n - 1, n], "then each different rest once"
 
 
-def test_a_prompt_is_not_read_once_for_adapters_side_by_side(
-    exact, policy, validation, monkeypatch
+def test_a_cache_that_cannot_be_cut_is_not_shared(policy, validation, monkeypatch, read):
+    prompts = [knowledge.prompt(validation[0], policy.config)] * 2
+    monkeypatch.setattr(sampling, "LONG_PREFIX", 1)
+    monkeypatch.setattr(DynamicLayer, "is_croppable", False)
+    policy.write(prompts)
+    assert read[0][0] == 2 and read[0][1] > 10
+
+
+def test_adapters_side_by_side_read_what_is_shared_each_for_itself(
+    exact, policy, validation, monkeypatch, read
 ):
     adapters = fork(policy.model, 2)
     for _, B in adapters.values():
@@ -183,9 +218,12 @@ def test_a_prompt_is_not_read_once_for_adapters_side_by_side(
     prompts = [knowledge.prompt(validation[0], policy.config)] * 4
     with side_by_side(policy.model, adapters):
         expected = policy.write(prompts, range(4), 20)
-        monkeypatch.setattr("sealkit.policy.LONG", 1)
+        read.clear()
+        monkeypatch.setattr(sampling, "LONG", 1)
+        monkeypatch.setattr(sampling, "LONG_PREFIX", 1)
         assert policy.write(prompts, range(4), 20) == expected
-    assert policy.write(prompts, range(4), 20)[:2] == expected[:2]
+        assert [shape[0] for shape in read[:2]] == [2, 4] and read[1] == (4, 1)
+    assert policy.write(prompts, range(4), 20)[:2] == expected[:2] != expected[2:]
 
 
 def test_the_diagnosis_of_the_bundled_model_and_of_one_that_does_not_read(

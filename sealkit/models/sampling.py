@@ -1,37 +1,77 @@
-"""Sampling: top-p and one random generator a row, as logits processors; prompts read once."""
+"""Sampling: top-p and one random generator a row, as logits processors; what prompts share, read
+once."""
 
 from collections.abc import Sequence
+from os.path import commonprefix
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache, LogitsProcessor
 
 LONG = 128  # tokens of a prompt from which one that repeats in a batch is worth reading once
+LONG_PREFIX = 64  # tokens that all prompts of a batch begin with, from which the same holds
 
 
-def read_once(
-    model: Any, prompts: Sequence[str], ids: Tensor, mask: Tensor, options: dict[str, Any]
-) -> Any:
-    """The keys and values of a batch's prompts but for their last token, each prompt read once.
+def shared_tokens(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all rows begin with, the last token of each left out; 0 if fewer than
+    LONG_PREFIX.
 
-    ids, mask: (len(prompts), length). options: for `generate`. Returns a cache of transformers;
-    None for a model whose cache can't be cut, such as one with a sliding window, and for one whose
-    own adapter is off, in place of which each block of rows may have another (`lora`).
+    >>> shared_tokens([[*range(70), 1, 2], [*range(70), 3]])
+    70
     """
-    if any(getattr(module, "disable_adapters", False) is True for module in model.modules()):
+    shared = min(len(commonprefix(rows)), min(map(len, rows)) - 1)  # type: ignore[type-var]
+    return shared if shared >= LONG_PREFIX else 0
+
+
+def align(
+    rows: Sequence[Sequence[int]], shared: int, pad_token_id: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(ids, mask) of a batch, (rows, longest): `shared` tokens, pads on the left, then the rest."""
+    rest = [torch.tensor(row[shared:]) for row in rows]
+    ids = pad_sequence(rest, True, pad_token_id, "left")
+    mask = pad_sequence([torch.ones_like(row) for row in rest], True, 0, "left")
+    head = torch.tensor(rows[0][:shared], dtype=torch.long).expand(len(rows), shared)
+    ids, mask = torch.cat([head, ids], 1), torch.cat([torch.ones_like(head), mask], 1)
+    return ids.to(device), mask.to(device)
+
+
+def read_once(model: Any, ids: Tensor, mask: Tensor, shared: int, options: dict[str, Any]) -> Any:
+    """The keys and values of what repeats in a batch of prompts, read once; none of it is the last
+    token of a row.
+
+    ids, mask: from `align`. options: for `generate`. Where adapters lie side by side (`lora`), each
+    reads for its own block of rows. Returns a cache of transformers; None for a model whose cache
+    can't be cut, such as one that has a state instead of keys.
+    """
+    cache = DynamicCache(config=model.config)
+    if not all(getattr(layer, "is_croppable", False) for layer in cache.layers):
         return None
-    different = list(dict.fromkeys(prompts))
-    rows = [prompts.index(prompt) for prompt in different]
-    inputs = {"input_ids": ids[rows], "attention_mask": mask[rows], "max_new_tokens": 1}
-    read = model.generate(**inputs, **options, return_dict_in_generate=True)
-    cache = read.past_key_values
-    if not all(getattr(layer, "is_croppable", False) for layer in getattr(cache, "layers", [None])):
-        return None
-    cache.crop(-1)
-    places = [different.index(prompt) for prompt in prompts]
-    cache.reorder_cache(torch.tensor(places, device=ids.device))
+
+    def read(ids: Tensor, mask: Tensor) -> None:
+        inputs = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache}
+        model.generate(**inputs, **options, max_new_tokens=1)
+
+    # 1. which rows are read: each prompt once, but all where each block has an adapter of its own
+    blocks, prompts = getattr(model, "blocks", 1), list(map(tuple, ids.tolist()))
+    rows = list(range(len(ids)))
+    if blocks == 1 and ids.shape[1] >= LONG:
+        rows = [prompts.index(prompt) for prompt in dict.fromkeys(prompts)]
+
+    # 2. what all rows share, once for each block
+    if shared and len(rows) > blocks:
+        read(ids[:blocks, :shared], mask[:blocks, :shared])
+        cache.batch_repeat_interleave(len(rows) // blocks)
+
+    # 3. the rest of these rows, if they are not all
+    if len(rows) < len(ids):
+        read(ids[rows], mask[rows])
+        cache.crop(-1)
+        different = [prompts[row] for row in rows]
+        places = [different.index(prompt) for prompt in prompts]
+        cache.reorder_cache(torch.tensor(places, device=ids.device))
     return cache
 
 

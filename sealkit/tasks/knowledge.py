@@ -106,7 +106,7 @@ SMOLLM2_CONFIG = replace(
     learning_rate=3e-3,
     steps=5,
     rows_per_pass=4,
-    texts_per_pass=60,
+    texts_per_pass=20,
     adapters_per_pass=2,
     checkpointing=False,
 )
