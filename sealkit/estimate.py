@@ -17,6 +17,7 @@ from .continual.stream import LOOKAHEAD, STREAMS_PER_PASS, run_benchmark
 from .inner_loop import run_trials
 from .outer_loop import m_step, write_self_edits, written_texts
 from .policy import Model, Policy, temporary_policy
+from .runs.processes import distributed_state
 from .tasks import Domain, knowledge
 from .tasks.passages import Passage
 
@@ -93,9 +94,10 @@ def estimate_run(
         timed(m_step, once, rows[: config.batch_size])
     writing, trying, step = (s / n for s, n in zip(seconds, (len(requests), len(pairs), 2)))
     kept = len(passages) * len(rows) / len(pairs)  # texts, where one self-edit a passage is kept
-    steps = config.epochs * ceil(kept / config.batch_size)
-    iteration = k * len(passages) * writing + trials * trying + steps * step
-    total = iterations * iteration + exams * (writing + trying)
+    m_steps = iterations * config.epochs * ceil(kept / config.batch_size) * step
+    dealt = iterations * (k * len(passages) * writing + trials * trying)
+    dealt += exams * (writing + trying)
+    total = m_steps + dealt / distributed_state().num_processes
     return Estimate(total / 60, most_memory(model.device) / 2**30, model.device.type)
 
 

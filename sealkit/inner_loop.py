@@ -267,17 +267,18 @@ def checkpointed(policy: Policy) -> Iterator[None]:
     transformers does that in training mode alone, in which a LoRA's dropout stays off too, as
     `load_quantized` has set the model's own to zero: the same seed gives the same bits.
     """
-    policy.model.eval()
-    if policy.config.checkpointing:
-        policy.model.gradient_checkpointing_enable({"use_reentrant": False})
-        for module in policy.model.modules():
+    model, checkpointing = policy.model.eval(), policy.config.checkpointing
+    kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    if checkpointing:  # transformers has renamed it
+        getattr(model, f"{kind}_checkpointing_enable")({"use_reentrant": False})
+        for module in model.modules():
             module.training = not isinstance(module, nn.Dropout)
     try:
         yield
     finally:
-        if policy.config.checkpointing:
-            policy.model.gradient_checkpointing_disable()
-            policy.model.eval()
+        if checkpointing:
+            getattr(model, f"{kind}_checkpointing_disable")()
+            model.eval()
 
 
 def tokenize(policy: Policy, texts: Sequence[str]) -> list[list[int]]:

@@ -49,8 +49,7 @@ def side_by_side(model: PeftModel, adapters: Adapters) -> Iterator[None]:
     """Within this context row block i of every batch goes through adapter i, in place of the
     policy's own LoRA.
 
-    adapters: k of them, as `fork` makes them. The batch size must be a multiple of k, which stands
-    in `model.blocks` (1 outside).
+    adapters: k, as `fork` makes them; k is `model.blocks`, of which batches must be a multiple.
     """
 
     def add_update(layer: LoraLayer, A: Tensor, B: Tensor) -> RemovableHandle:

@@ -21,7 +21,7 @@ from transformers import (
 
 from .checks import check_length
 from .models.adapters import check_adapter, check_same_tensors
-from .models.sampling import SeededSampling, TopP, align, read_once, shared_tokens
+from .models.sampling import SeededSampling, TopP, align, read_once
 from .models.text import encode, stop_criterion
 from .models.unpacking import unpacked
 from .selection import keep_best_above_baseline
@@ -108,9 +108,7 @@ class Policy:
         if seeds is not None:
             processors = [TemperatureLogitsWarper(float(temperature)), SeededSampling(seeds)]
             processors[1:1] = [TopP(top_p)] if top_p < 1 else []
-        rows = encode(tokenizer, prompts)
-        shared = shared_tokens(rows)
-        ids, mask = align(rows, shared, tokenizer.pad_token_id, model.device)
+        ids, mask, shared = align(encode(tokenizer, prompts), tokenizer.pad_token_id, model.device)
         start = ids.shape[1]
         check_length(model, start + max_new_tokens)
         ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}

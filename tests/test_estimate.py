@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import cycle
 from math import ceil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -93,11 +94,15 @@ def test_also_after_an_error_the_model_is_as_it_was(quick, validation, monkeypat
 
 
 @pytest.mark.parametrize(
-    "count, k, iterations, exams",
-    [(1, 3, 1, 0), (1, 3, 2, 0), (7, 3, 2, 0), (14, 3, 2, 0), (7, 1, 2, 0), (7, 3, 2, 11)],
+    "count, k, iterations, exams, processes",
+    [(1, 3, 1, 0, 1), (1, 3, 2, 0, 1), (7, 3, 2, 0, 1), (14, 3, 2, 0, 1), (7, 1, 2, 0, 1)]
+    + [(7, 3, 2, 11, 1), (7, 3, 2, 11, 4)],
 )
-def test_the_sum_by_hand(quick, validation, monkeypatch, count, k, iterations, exams):
-    """0.5 s a self-edit, 1.5 s a trial, 3 s a step of an M-step with batches of 2; 9 s at first."""
+def test_the_sum_by_hand(quick, validation, monkeypatch, count, k, iterations, exams, processes):
+    """0.5 s a self-edit, 1.5 s a trial, 3 s a step of an M-step with batches of 2; 9 s at first.
+
+    Of several processes each has its share, but for the M-step, which all wait for.
+    """
     now, passes = 0.0, 0
 
     def write(policy, task, wanted, seed):
@@ -121,9 +126,12 @@ def test_the_sum_by_hand(quick, validation, monkeypatch, count, k, iterations, e
     monkeypatch.setattr(module, "run_trials", trials)
     monkeypatch.setattr(module, "m_step", learn)
     monkeypatch.setattr(module.time, "perf_counter", lambda: now)
+    several = SimpleNamespace(num_processes=processes)
+    monkeypatch.setattr(module, "distributed_state", lambda: several)
     got = sealkit.estimate_run(*quick, validation[:count], iterations, k, exams)
-    of_one = count * k * 0.5 + count * (k + 1) * 1.5 + ceil(count / 2) * 3
-    assert 60 * got.minutes == pytest.approx(iterations * of_one + exams * 2)
+    dealt = iterations * (count * k * 0.5 + count * (k + 1) * 1.5) + exams * 2
+    m_steps = iterations * ceil(count / 2) * 3
+    assert 60 * got.minutes == pytest.approx(dealt / processes + m_steps)
     assert got.device == quick[0].device.type and 0.05 < got.gib < 50
 
 

@@ -202,6 +202,7 @@ def test_pads_are_never_trained_on(policy):
         assert torch.equal(ours, other) and ours.any()
 
 
+@pytest.mark.filterwarnings("error")
 def test_checkpointing_changes_no_gradient(policy, validation):
     """To the bit, on the bundled model; layers are computed again, so these are not equal runs."""
     inputs, labels = batch(policy, [SEQUENCES, [validation[0].oracle], SEQUENCES[:2]])

@@ -15,6 +15,7 @@ import torch
 from peft import PeftModel
 
 import sealkit
+from sealkit import inner_loop
 from sealkit.cli.main import main
 from sealkit.cli.record import read_record
 from sealkit.inner_loop import run_trials
@@ -124,6 +125,34 @@ def test_self_edits_trials_m_step_and_the_saved_adapter(loaded, passages, tmp_pa
         assert torch.dist(before, expected) > 0.01 * before.norm()
     with capsys.disabled():
         print(f"\nself-edit: {trials[0].self_edit[:160]!r}")
+
+
+def test_a_run_that_was_broken_off_goes_on_to_the_same_bits(
+    loaded, passages, tmp_path, monkeypatch
+):
+    """Broken off between the batches of its trials, where as many are there already."""
+    model, tokenizer = loaded
+    config = replace(sealkit.config_for(tokenizer), steps=STEPS, keep=first_one)
+    train, batch, runs = inner_loop.run_trial_batch, [], {}
+
+    def once(policy, task, pairs):
+        batch.extend(pairs)
+        if len(batch) > len(pairs):
+            raise KeyboardInterrupt
+        return train(policy, task, pairs)
+
+    for name, tried in (("whole", train), ("broken", once), ("broken", train)):
+        monkeypatch.setattr(inner_loop, "run_trial_batch", tried)
+        policy = attach_policy(model, config)
+        try:
+            runs[name] = sealkit.run_seal(policy, tokenizer, passages[:1], 1, 2, tmp_path / name)
+        except KeyboardInterrupt:
+            assert tried is once
+        finally:
+            policy.unload()
+    (whole,), (resumed,) = (run.iterations for run in runs.values())
+    assert whole.trials == resumed.trials and whole.losses == resumed.losses and batch
+    assert all(torch.equal(whole.weights[name], resumed.weights[name]) for name in whole.weights)
 
 
 def test_the_command_from_estimate_to_page(folder, passages, tmp_path, monkeypatch, capsys):

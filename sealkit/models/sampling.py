@@ -15,27 +15,29 @@ LONG = 128  # tokens of a prompt from which one that repeats in a batch is worth
 LONG_PREFIX = 64  # tokens that all prompts of a batch begin with, from which the same holds
 
 
-def shared_tokens(rows: Sequence[Sequence[int]]) -> int:
+def shared_tokens(rows: Sequence[list[int]]) -> int:
     """How many tokens all rows begin with, the last token of each left out; 0 if fewer than
     LONG_PREFIX.
 
     >>> shared_tokens([[*range(70), 1, 2], [*range(70), 3]])
     70
     """
-    shared = min(len(commonprefix(rows)), min(map(len, rows)) - 1)  # type: ignore[type-var]
+    shared = min(len(commonprefix(rows)), min(map(len, rows)) - 1)
     return shared if shared >= LONG_PREFIX else 0
 
 
 def align(
-    rows: Sequence[Sequence[int]], shared: int, pad_token_id: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """(ids, mask) of a batch, (rows, longest): `shared` tokens, pads on the left, then the rest."""
+    rows: Sequence[list[int]], pad_token_id: int, device: torch.device
+) -> tuple[Tensor, Tensor, int]:
+    """(ids, mask, shared) of a batch: the first two (rows, longest), with pads on the left, but
+    behind the `shared_tokens`."""
+    shared = shared_tokens(rows)
     rest = [torch.tensor(row[shared:]) for row in rows]
     ids = pad_sequence(rest, True, pad_token_id, "left")
     mask = pad_sequence([torch.ones_like(row) for row in rest], True, 0, "left")
     head = torch.tensor(rows[0][:shared], dtype=torch.long).expand(len(rows), shared)
     ids, mask = torch.cat([head, ids], 1), torch.cat([torch.ones_like(head), mask], 1)
-    return ids.to(device), mask.to(device)
+    return ids.to(device), mask.to(device), shared
 
 
 def read_once(model: Any, ids: Tensor, mask: Tensor, shared: int, options: dict[str, Any]) -> Any:
@@ -71,7 +73,7 @@ def read_once(model: Any, ids: Tensor, mask: Tensor, shared: int, options: dict[
         cache.crop(-1)
         different = [prompts[row] for row in rows]
         places = [different.index(prompt) for prompt in prompts]
-        cache.reorder_cache(torch.tensor(places, device=ids.device))
+        cache.batch_select_indices(torch.tensor(places, device=ids.device))
     return cache
 
 

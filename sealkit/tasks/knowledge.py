@@ -105,9 +105,7 @@ SMOLLM2_CONFIG = replace(
     max_new_tokens=48,
     learning_rate=3e-3,
     steps=5,
-    rows_per_pass=4,
-    texts_per_pass=20,
-    adapters_per_pass=2,
+    adapters_per_pass=1,
     checkpointing=False,
 )
 
