@@ -96,8 +96,7 @@ def estimate_run(
     kept = len(passages) * len(rows) / len(pairs)  # texts, where one self-edit a passage is kept
     m_steps = iterations * config.epochs * ceil(kept / config.batch_size) * step
     dealt = iterations * (k * len(passages) * writing + trials * trying)
-    dealt += exams * (writing + trying)
-    total = m_steps + dealt / distributed_state().num_processes
+    total = m_steps + (dealt + exams * (writing + trying)) / distributed_state().num_processes
     return Estimate(total / 60, most_memory(model.device) / 2**30, model.device.type)
 
 
