@@ -1,14 +1,15 @@
 """SEAL with a real model on a CPU: what SmolLM2-135M gains on passages of SQuAD, and why no more.
 
-For each seed `python -m sealkit --model smollm2 --held-out 120` runs in a folder of its own, with
-two processes of `torchrun` if this script is started so; what is there already is kept. Then what
-needs no reinforcement learning: greedy self-edits, exam lines as self-edits (the oracle), and, with
-`--sixteen`, the untrained arms with the weights in 16 bits instead of NF4.
+Runs SEAL with each seed in a folder of its own, in which a run that was broken off goes on (with
+two processes, if torchrun starts two), and prints the arms on the test passages: of all seeds side
+by side, with intervals paired by passage; then, of seed 0, what needs no reinforcement learning:
+greedy self-edits, and exam lines as self-edits (the oracle).
 
-python tests/benchmarks/smollm2.py TRAIN.jsonl TEST.jsonl [--seeds 3] [--sixteen]
+python tests/benchmarks/smollm2.py TRAIN.jsonl TEST.jsonl [--seeds 3]
 
 --few        seed 0 alone, and of the test passages the 24 about which a large language model, which
              saw them and not their exams, wrote the self-edits of squad_self_edits.json
+--sixteen    the untrained arms alone, in NF4 and with the checkpoint's own 16 bits instead
 --trials 100 after one of these: seed 0's first trials again, with products in fp32 and in bf16
 --schedules  what trials learn by steps and learning rates, on 14 training passages
 """
@@ -16,17 +17,19 @@ python tests/benchmarks/smollm2.py TRAIN.jsonl TEST.jsonl [--seeds 3] [--sixteen
 import argparse
 import json
 import os
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from bitsandbytes.nn import Linear4bit
+from controls import points, print_tables
 from safetensors.torch import load_file
 
 import sealkit
-from sealkit.cli.main import main as sealkit_main
 from sealkit.cli.record import read_record
 from sealkit.evaluation import UNTRAINED, Arms, Comparison, bootstrap_interval
 from sealkit.inner_loop import run_trials
@@ -35,6 +38,7 @@ from sealkit.runs.journal import Journal
 from sealkit.tasks import knowledge
 from sealkit.tasks.diagnosis import exam_lines
 
+BEFORE, AFTER = "self-edits before RL", "after iteration 2"
 WRITTEN = Path(__file__).with_name("squad_self_edits.json")
 UPPER = r".*layers\.(1[5-9]|2\d)\..*_proj"  # half of the layers
 SCHEDULES = [  # steps, learning rate, what else
@@ -49,11 +53,11 @@ SCHEDULES = [  # steps, learning rate, what else
 RANK = int(os.environ.get("RANK", 0))  # of torchrun
 
 
-def load(**changes):
-    """The policy that a run of seed 0 begins with."""
+def load(seed=0, **changes):
+    """The policy that a run of this seed begins with."""
     model, tokenizer = sealkit.load_quantized("smollm2")
     config = replace(sealkit.config_for(tokenizer), **changes)
-    return sealkit.Policy(sealkit.attach_policy(model, config), tokenizer, config)
+    return sealkit.Policy(sealkit.attach_policy(model, config, seed), tokenizer, config)
 
 
 def in_16_bits(model):
@@ -67,58 +71,74 @@ def in_16_bits(model):
     unpacking.dequantize_4bit = lambda weight, state: own[weight.data_ptr()]
 
 
-def evaluate(test, folder, sixteen=False):
-    """Print the arms that no seed changes."""
-    policy = load()
-    if sixteen:
-        in_16_bits(policy.model)
-    bits = "16 bits" if sixteen else "NF4"
-    arms = Arms(policy, knowledge, test, 0, open_journal(folder / bits.replace(" ", "-")))
+def add_untrained(arms):
+    """The two arms that nothing is trained for."""
     for arm in UNTRAINED:
         arms.add_untrained(arm, in_context=arm != UNTRAINED[0])
-    if not sixteen:
-        arms.add("exam lines", list(map(exam_lines, test)), written=0)
-        arms.add_sampled("self-edits before RL, greedy", greedy=True)
-    print(f"\n{bits}\n{arms.comparison}")
+    return arms
+
+
+def evaluate(train, test, folder, seed):
+    """(arms, iterations) of the run in a folder, with the first policy as the present one."""
+    policy = load(seed)
+    history = sealkit.run_seal(policy.model, policy.tokenizer, train, 2, 5, folder, seed)
+    policy.load(history.start)
+    arms = add_untrained(Arms(policy, knowledge, test, seed, open_journal(folder)))
+    arms.add("passage only", [""] * len(test), written=0)
+    arms.add_sampled(BEFORE)
+    policy.load(history.iterations[-1].weights)
+    arms.add_sampled(AFTER)
+    policy.load(history.start)
+    return arms, history.iterations
+
+
+def evaluate_seeds(train, test, folder, seeds):
+    """Print all seeds' arms side by side, then those of seed 0 that have no RL, and its E-steps."""
+    runs = []
+    for seed in range(seeds):
+        arms, iterations = evaluate(train, test, folder / f"{seed}", seed)
+        print(f"\nseed {seed}")
+        print_e_steps(iterations)
+        settings, table = {"seed": seed}, arms.comparison
+        runs += [
+            SimpleNamespace(settings=settings, last=AFTER, arms=table.scores, comparison=table)
+        ]
+    print_tables(runs)
+    arms, _ = evaluate(train, test, folder / "0", 0)
+    arms.add_sampled("greedy, no RL", greedy=True)
+    arms.add("exam lines", list(map(exam_lines, test)), written=0)
+    print_differences(arms)
 
 
 def evaluate_few(train, test, folder):
     """Print seed 0's policies on the passages of WRITTEN, beside what a stronger writer teaches."""
     written = json.loads(WRITTEN.read_text("utf-8"))
     some = [test[row["row"]] for row in written]
-    policy = load()
-    history = sealkit.run_seal(policy.model, policy.tokenizer, train, 2, 5, folder)
-    policy.load(history.start)
-    arms = Arms(policy, knowledge, some, 0, open_journal(folder))
-    for arm in UNTRAINED:
-        arms.add_untrained(arm, in_context=arm != UNTRAINED[0])
-    arms.add("passage only", [""] * len(some), written=0)
+    arms, _ = evaluate(train, some, folder / "0", 0)
+    arms.add_sampled("greedy, no RL", greedy=True)
     for kind in ("implications", "questions"):
         arms.add(f"stronger writer, {kind}", [row[kind] for row in written])
     arms.add("exam lines", list(map(exam_lines, some)), written=0)
-    arms.add_sampled("self-edits before RL")
-    policy.load(history.iterations[-1].weights)
-    arms.add_sampled("after iteration 2")
-    print(arms.comparison)
-    for arm in arms.scores:
-        for other in ("passage only", "self-edits before RL", "stronger writer, questions"):
-            print(f"{arm} - {other}: {points(arms.comparison.difference(arm, other))}")
-    print_e_steps(history.iterations)
+    print_differences(arms)
 
 
-def points(triple):
-    """(mean, low, high) in points, as text."""
-    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * value for value in triple))
+def evaluate_untrained(test, folder):
+    """Print the arms that nothing is trained for, in NF4 and in 16 bits."""
+    for bits in ("NF4", "16 bits"):
+        policy = load()
+        if bits != "NF4":
+            in_16_bits(policy.model)
+        cache = open_journal(folder / bits.replace(" ", "-"))
+        print(f"\n{bits}\n{add_untrained(Arms(policy, knowledge, test, 0, cache)).comparison}")
 
 
-def print_run(record):
-    """A run's arms, the last policy's lead, and what its first E-step had to choose from."""
-    comparison, last = record.comparison, record.last
-    print(f"\nseed {record.settings['seed']}\n{comparison}")
-    for arm in comparison.scores:
-        if arm != last:
-            print(f"{last} - {arm}: {points(comparison.difference(last, arm))}")
-    print_e_steps(record.iterations)
+def print_differences(arms):
+    """All arms, and what each is above the passage only and above self-edits before RL."""
+    table = arms.comparison
+    print(f"\n{table}")
+    for arm in table.scores:
+        over = [f"{points(table.difference(arm, o))} to {o}" for o in ("passage only", BEFORE)]
+        print(f"{arm}: {', '.join(over)}")
 
 
 def print_e_steps(iterations):
@@ -198,26 +218,23 @@ def main():
     parser.add_argument("--trials", type=int)
     parser.add_argument("--schedules", action="store_true")
     args = parser.parse_args()
+    if RANK:
+        sys.stdout = open(os.devnull, "w")
     test = sealkit.load_passages(args.test, limit=120)
     if args.schedules:
         return compare_schedules(sealkit.load_passages(args.train))
+    if args.sixteen:
+        return evaluate_untrained(test, args.folder)
     train = sealkit.load_passages(args.train, limit=40)
     if args.few:
-        return evaluate_few(train, test, args.folder / "0")
+        return evaluate_few(train, test, args.folder)
     if args.trials:
         of_trials = zip(train, read_record(args.folder / "0").iterations[0].trials)
         tried = [(passage, trial) for passage, row in of_trials for trial in row][: args.trials]
         policy = load()
         time_trials(policy, [(passage, trial.self_edit) for passage, trial in tried[:10]])
         return compare_products(policy, tried, args.folder / "fp32")
-    data = ["--data", str(args.train), "--test-data", str(args.test), "--held-out", "120"]
-    for seed in range(args.seeds):
-        folder = args.folder / f"{seed}"
-        words = ["--model", "smollm2", "--seed", str(seed), "--output", str(folder)]
-        if status := sealkit_main(words + data):
-            raise SystemExit(status)
-        print_run(read_record(folder))
-    evaluate(test, args.folder, args.sixteen)
+    evaluate_seeds(train, test, args.folder, args.seeds)
 
 
 if __name__ == "__main__":
