@@ -21,7 +21,7 @@ from transformers import (
 
 from .checks import check_length
 from .models.adapters import check_adapter, check_same_tensors
-from .models.sampling import SeededSampling, TopP, align, read_once
+from .models.sampling import SeededSampling, TopP, read_once
 from .models.text import encode, stop_criterion
 from .models.unpacking import unpacked
 from .selection import keep_best_above_baseline
@@ -108,16 +108,17 @@ class Policy:
         if seeds is not None:
             processors = [TemperatureLogitsWarper(float(temperature)), SeededSampling(seeds)]
             processors[1:1] = [TopP(top_p)] if top_p < 1 else []
-        ids, mask, shared = align(encode(tokenizer, prompts), tokenizer.pad_token_id, model.device)
-        start = ids.shape[1]
+        rows = encode(tokenizer, prompts)
+        start = max(map(len, rows))
         check_length(model, start + max_new_tokens)
         ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
         options: dict[str, Any] = ends | {"do_sample": False}
         with unpacked(model):
-            options["past_key_values"] = read_once(model, ids, mask, shared, options)
+            ids, mask, cache = read_once(model, rows, max_new_tokens, options)
             output = model.generate(
                 input_ids=ids,
                 attention_mask=mask,
+                past_key_values=cache,
                 max_new_tokens=max_new_tokens,
                 logits_processor=processors,
                 stopping_criteria=[stop_criterion(tokenizer, tuple(stops))] if stops else [],

@@ -209,6 +209,19 @@ def test_a_cache_that_cannot_be_cut_is_not_shared(policy, validation, monkeypatc
     assert read[0][0] == 2 and read[0][1] > 10
 
 
+def test_a_window_shorter_than_a_text_is_not_shared(policy, validation, monkeypatch, read):
+    prompts = [knowledge.prompt(validation[0], policy.config)] * 2
+    length = len(policy.tokenizer(prompts[0]).input_ids)
+    monkeypatch.setattr(sampling, "LONG", 1)
+    monkeypatch.setattr(policy.model.config, "sliding_window", length + 16)
+    within = policy.write(prompts)
+    assert read[0] == (1, length) and within[0] == within[1]
+    read.clear()
+    monkeypatch.setattr(policy.model.config, "sliding_window", length - 5)
+    policy.write(prompts)
+    assert read[0] == (2, length)
+
+
 def test_adapters_side_by_side_read_what_is_shared_each_for_itself(
     exact, policy, validation, monkeypatch, read
 ):

@@ -26,55 +26,54 @@ def shared_tokens(rows: Sequence[list[int]]) -> int:
     return shared if shared >= LONG_PREFIX else 0
 
 
-def align(
-    rows: Sequence[list[int]], pad_token_id: int, device: torch.device
-) -> tuple[Tensor, Tensor, int]:
-    """(ids, mask, shared) of a batch: the first two (rows, longest), with pads on the left, but
-    behind the `shared_tokens`."""
-    shared = shared_tokens(rows)
+def read_once(
+    model: Any, rows: Sequence[list[int]], max_new_tokens: int, options: dict[str, Any]
+) -> tuple[Tensor, Tensor, Any]:
+    """(ids, mask, cache) of a batch of prompts, of which what repeats has been read, once.
+
+    ids, mask: (rows, longest), with pads on the left, but behind what all rows begin with. cache:
+    of transformers, with keys and values for the first tokens of each row, but never its last;
+    None where nothing repeats, or for a model whose cache can't be cut, such as one that has a
+    state instead of keys, or a window shorter than a text. Where adapters lie side by side
+    (`lora`), each reads for its own block of rows. options: for `generate`.
+    """
+    # 1. one row a prompt: what all share, pads, the rest
+    cache, length = DynamicCache(config=model.config), max(map(len, rows)) + max_new_tokens
+    fits = all(
+        getattr(layer, "is_croppable", False) and getattr(layer, "sliding_window", length) >= length
+        for layer in cache.layers
+    )
+    shared = shared_tokens(rows) if fits else 0
     rest = [torch.tensor(row[shared:]) for row in rows]
-    ids = pad_sequence(rest, True, pad_token_id, "left")
+    ids = pad_sequence(rest, True, options["pad_token_id"], "left")
     mask = pad_sequence([torch.ones_like(row) for row in rest], True, 0, "left")
     head = torch.tensor(rows[0][:shared], dtype=torch.long).expand(len(rows), shared)
-    ids, mask = torch.cat([head, ids], 1), torch.cat([torch.ones_like(head), mask], 1)
-    return ids.to(device), mask.to(device), shared
-
-
-def read_once(model: Any, ids: Tensor, mask: Tensor, shared: int, options: dict[str, Any]) -> Any:
-    """The keys and values of what repeats in a batch of prompts, read once; none of it is the last
-    token of a row.
-
-    ids, mask: from `align`. options: for `generate`. Where adapters lie side by side (`lora`), each
-    reads for its own block of rows. Returns a cache of transformers; None for a model whose cache
-    can't be cut, such as one that has a state instead of keys.
-    """
-    cache = DynamicCache(config=model.config)
-    if not all(getattr(layer, "is_croppable", False) for layer in cache.layers):
-        return None
+    ids = torch.cat([head, ids], 1).to(model.device)
+    mask = torch.cat([torch.ones_like(head), mask], 1).to(model.device)
 
     def read(ids: Tensor, mask: Tensor) -> None:
         inputs = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache}
         model.generate(**inputs, **options, max_new_tokens=1)
 
-    # 1. which rows are read: each prompt once, but all where each block has an adapter of its own
-    blocks, prompts = getattr(model, "blocks", 1), list(map(tuple, ids.tolist()))
-    rows = list(range(len(ids)))
-    if blocks == 1 and ids.shape[1] >= LONG:
-        rows = [prompts.index(prompt) for prompt in dict.fromkeys(prompts)]
+    # 2. which rows are read: each prompt once, but all where each block has an adapter of its own
+    blocks, prompts = getattr(model, "blocks", 1), list(map(tuple, rows))
+    places = list(range(len(rows)))
+    if fits and blocks == 1 and ids.shape[1] >= LONG:
+        places = [prompts.index(prompt) for prompt in dict.fromkeys(prompts)]
 
-    # 2. what all rows share, once for each block
-    if shared and len(rows) > blocks:
+    # 3. what all rows share, once for each block
+    if shared and len(places) > blocks:
         read(ids[:blocks, :shared], mask[:blocks, :shared])
-        cache.batch_repeat_interleave(len(rows) // blocks)
+        cache.batch_repeat_interleave(len(places) // blocks)
 
-    # 3. the rest of these rows, if they are not all
-    if len(rows) < len(ids):
-        read(ids[rows], mask[rows])
+    # 4. the rest of these rows, if they are not all
+    if len(places) < len(rows):
+        read(ids[places], mask[places])
         cache.crop(-1)
-        different = [prompts[row] for row in rows]
-        places = [different.index(prompt) for prompt in prompts]
-        cache.batch_select_indices(torch.tensor(places, device=ids.device))
-    return cache
+        different = [prompts[place] for place in places]
+        copies = [different.index(prompt) for prompt in prompts]
+        cache.batch_select_indices(torch.tensor(copies, device=ids.device))
+    return ids, mask, cache if cache.get_seq_length() else None
 
 
 class TopP(LogitsProcessor):

@@ -33,7 +33,8 @@ import sealkit
 from sealkit.cli.record import read_record
 from sealkit.evaluation import UNTRAINED, Arms, Comparison, bootstrap_interval
 from sealkit.inner_loop import run_trials
-from sealkit.models import smollm2, unpacking
+from sealkit.models import sampling, smollm2, unpacking
+from sealkit.outer_loop import write_self_edits
 from sealkit.runs.journal import Journal
 from sealkit.tasks import knowledge
 from sealkit.tasks.diagnosis import exam_lines
@@ -168,19 +169,28 @@ def compare_schedules(train):
         )
 
 
-def time_trials(policy, pairs):
-    """Print seconds of trials as they were before, with products in fp32, and in bf16."""
+def time_trials(policy, tried):
+    """Print seconds of a written line, and of trials, as they were before and as they are.
+
+    tried: (passage, Trial) pairs.
+    """
     slow = replace(policy, config=replace(policy.config, checkpointing=True))
-    unpack, head = unpacking.MAX_UNPACKED, unpacking.LARGE_HEAD
-    ways = {"fp32, recomputing, unpacking for each product": (slow, "float32")}
+    unpack, head, prefix = unpacking.MAX_UNPACKED, unpacking.LARGE_HEAD, sampling.LONG_PREFIX
+    ways = {"fp32, recomputing, unpacking for each product, each prompt whole": (slow, "float32")}
     ways |= {"fp32": (policy, "float32"), "bf16": (policy, "bfloat16")}
+    pairs = [(passage, trial.self_edit) for passage, trial in tried[:10]]
+    one_each = [(passage, 0) for passage, _ in tried[::5]][:4]
     for way, (each, dtype) in ways.items():
         unpacking.MAX_UNPACKED = 0 if each is slow else unpack
         unpacking.LARGE_HEAD = float("inf") if each is slow else head
+        sampling.LONG_PREFIX = float("inf") if each is slow else prefix
         unpacking.set_compute_dtype(policy.model, getattr(torch, dtype))
         start = time.perf_counter()
+        lines = "\n".join(write_self_edits(each, knowledge, one_each, 0)).count("\n") + 1
+        wrote = time.perf_counter()
         run_trials(each, knowledge, pairs)
-        print(f"{way}: {(time.perf_counter() - start) / len(pairs):.2f} s a trial", flush=True)
+        trying = (time.perf_counter() - wrote) / len(pairs)
+        print(f"{way}: {(wrote - start) / lines:.2f} s a line, {trying:.2f} s a trial", flush=True)
 
 
 def compare_products(policy, tried, folder):
@@ -232,7 +242,7 @@ def main():
         of_trials = zip(train, read_record(args.folder / "0").iterations[0].trials)
         tried = [(passage, trial) for passage, row in of_trials for trial in row][: args.trials]
         policy = load()
-        time_trials(policy, [(passage, trial.self_edit) for passage, trial in tried[:10]])
+        time_trials(policy, tried)
         return compare_products(policy, tried, args.folder / "fp32")
     evaluate_seeds(train, test, args.folder, args.seeds)
 
