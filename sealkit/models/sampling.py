@@ -43,7 +43,8 @@ def read_once(
         getattr(layer, "is_croppable", False) and getattr(layer, "sliding_window", length) >= length
         for layer in cache.layers
     )
-    shared = shared_tokens(rows) if fits else 0
+    prompts = list(map(tuple, rows))
+    shared = shared_tokens(rows) if fits and len(set(prompts)) > 1 else 0
     rest = [torch.tensor(row[shared:]) for row in rows]
     ids = pad_sequence(rest, True, options["pad_token_id"], "left")
     mask = pad_sequence([torch.ones_like(row) for row in rest], True, 0, "left")
@@ -56,8 +57,7 @@ def read_once(
         model.generate(**inputs, **options, max_new_tokens=1)
 
     # 2. which rows are read: each prompt once, but all where each block has an adapter of its own
-    blocks, prompts = getattr(model, "blocks", 1), list(map(tuple, rows))
-    places = list(range(len(rows)))
+    blocks, places = getattr(model, "blocks", 1), list(range(len(rows)))
     if fits and blocks == 1 and ids.shape[1] >= LONG:
         places = [prompts.index(prompt) for prompt in dict.fromkeys(prompts)]
 

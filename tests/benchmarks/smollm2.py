@@ -25,7 +25,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from bitsandbytes.nn import Linear4bit
 from controls import points, print_tables
 from safetensors.torch import load_file
 
@@ -66,7 +65,7 @@ def in_16_bits(model):
     weights = load_file(smollm2.FOLDER / "model.safetensors")
     own = {}
     for name, module in model.named_modules():
-        if isinstance(module, Linear4bit):
+        if isinstance(module, unpacking.Linear4bit):
             plain = name.removeprefix("base_model.model.").replace(".base_layer", "")
             own[module.weight.data_ptr()] = weights[f"{plain}.weight"].float()
     unpacking.dequantize_4bit = lambda weight, state: own[weight.data_ptr()]
