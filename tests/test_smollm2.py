@@ -203,7 +203,7 @@ def test_what_all_prompts_begin_with_is_read_once_to_the_same_texts(
 
 def test_a_cache_that_cannot_be_cut_is_not_shared(policy, validation, monkeypatch, read):
     prompts = [knowledge.prompt(validation[0], policy.config)] * 2
-    monkeypatch.setattr(sampling, "LONG_PREFIX", 1)
+    monkeypatch.setattr(sampling, "LONG", 1)
     monkeypatch.setattr(DynamicLayer, "is_croppable", False)
     policy.write(prompts)
     assert read[0][0] == 2 and read[0][1] > 10
