@@ -188,6 +188,7 @@ def test_what_all_prompts_begin_with_is_read_once_to_the_same_texts(
         for question in knowledge.questions(p, policy.config)
     ]
     exams = [*exams, exams[1]]
+    monkeypatch.setattr(sampling, "LONG_PREFIX", 10_000)
     expected = policy.write(exams)
     read.clear()
     monkeypatch.setattr(sampling, "LONG_PREFIX", 10)
@@ -230,6 +231,7 @@ def test_adapters_side_by_side_read_what_is_shared_each_for_itself(
         B.data[1] = torch.randn(B.shape[1:], generator=torch.Generator().manual_seed(0)) / 20
     two = [knowledge.prompt(validation[0], policy.config, s) for s in ("gist", "questions")]
     prompts = two * 2
+    monkeypatch.setattr(sampling, "LONG_PREFIX", 10_000)
     with side_by_side(policy.model, adapters):
         expected = policy.write(prompts, range(4), 20)
         read.clear()
