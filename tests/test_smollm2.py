@@ -251,6 +251,8 @@ def test_the_diagnosis_of_the_bundled_model_and_of_one_that_does_not_read(
     said = str(found).splitlines()
     assert said[1].startswith("  reads?  passage in context 100%") and said[1].endswith(" yes")
     assert max(map(len, said)) <= 80
+    assert found.writes_on_average[0] < found.writes[0], "two differ on at least one of the six"
+    assert said[4].startswith(" " * 10 + "mean of 2 ") and "little to select" not in said[-1]
     again = diagnose(policy, validation[:6], k=2)
     assert again == found, "the same seed, the same figures"
 

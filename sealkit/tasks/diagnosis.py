@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 from ..evaluation import UNTRAINED, Comparison, Interval
 from ..inner_loop import run_trials
@@ -13,7 +14,7 @@ from . import knowledge
 from .passages import Passage
 
 CLOSED, OPEN = UNTRAINED
-ALONE, LINES, BEST = "passage only", "exam lines", "best of {}"  # arms
+ALONE, LINES, BEST, MEAN = "passage only", "exam lines", "best of {}", "mean of {}"  # arms
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,14 @@ class Diagnosis:
     """What was measured, before any RL, on some passages.
 
     comparison: of the arms no adaptation, passage in context, passage only, exam lines (the exam's
-    own questions and answers as a self-edit) and the best of k self-edits, which is chosen after
-    the fact. supported: of the statements of these self-edits, the share that the passage supports,
-    see `knowledge.is_supported`; statements: how many there are.
+    own questions and answers as a self-edit), the best of k self-edits, which is chosen after the
+    fact, and their mean, which luck does not raise. supported: of the statements of these
+    self-edits, the share that the passage supports, see `knowledge.is_supported`; statements: how
+    many there are.
 
     >>> scores = {CLOSED: (0.0, 0.2), OPEN: (0.8, 1.0), ALONE: (0.2, 0.2), LINES: (1.0, 0.8)}
-    >>> round(Diagnosis(Comparison(scores | {"best of 5": (0.4, 0.2)}), 5, 0.9, 40).learns[0], 2)
+    >>> scores |= {"best of 5": (0.4, 0.2), "mean of 5": (0.2, 0.1)}
+    >>> round(Diagnosis(Comparison(scores), 5, 0.9, 40).learns[0], 2)
     0.7
     """
 
@@ -50,22 +53,28 @@ class Diagnosis:
         """How much the best of k self-edits adds to training on the passage alone."""
         return self.comparison.difference(BEST.format(self.k), ALONE)
 
+    @property
+    def writes_on_average(self) -> Interval:
+        """How much self-edits add that nothing has selected."""
+        return self.comparison.difference(MEAN.format(self.k), ALONE)
+
     def __str__(self) -> str:
-        scores, best = self.comparison.scores, BEST.format(self.k)
+        scores = self.comparison.scores
         accuracy = {arm: f"{arm} {self.comparison.accuracy(arm)[0]:.0%}" for arm in scores}
-        rows = {"reads?": (self.reads, OPEN, CLOSED), "learns?": (self.learns, LINES, ALONE)}
-        rows |= {"writes?": (self.writes, best, ALONE)}
+        rows = [("reads?", self.reads, OPEN, CLOSED), ("learns?", self.learns, LINES, ALONE)]
+        rows += [("writes?", self.writes, BEST.format(self.k), ALONE)]
+        rows += [("", self.writes_on_average, MEAN.format(self.k), ALONE)]
         lines = [f"Before RL, on {len(scores[CLOSED])} passages (differences in points):"]
-        for what, (difference, arm, other) in rows.items():
-            points = "{:+.0f} [{:+.0f}, {:+.0f}]".format(*(100 * value for value in difference))
+        for what, (middle, low, high), arm, other in rows:
+            points = f"{100 * middle:+.0f} [{100 * low:+.0f}, {100 * high:+.0f}]"
             figures = f"{accuracy[arm]}, {accuracy[other]}"
-            verdict = "yes" if difference[1] > 0 else "unclear"
+            verdict = "yes" if low > 0 else "no" if high < 0 else "unclear"
             lines.append(f"  {what:<8}{figures:<43} {points:<18}{verdict}")
         lines.append(
             f"Of its {self.statements} statements the passage supports {self.supported:.0%}."
         )
-        if min(low for _, low, _ in (self.reads, self.learns, self.writes)) <= 0:
-            lines.append("Where one of the three is unclear, RL has little to select from.")
+        if not all(line.endswith("yes") for line in lines[1:4]):
+            lines.append("Where one of the three is not clear, RL has little to select from.")
         return "\n".join(lines)
 
 
@@ -96,9 +105,10 @@ def diagnose(policy: Policy, passages: Sequence[Passage], k: int = 5, seed: int 
     rewards = [t.reward for t in run_trials(policy, knowledge, pairs + own, title="before RL")]
     scores |= {ALONE: tuple(rewards[:n]), LINES: tuple(rewards[n : 2 * n])}
 
-    # 3. writing: the best of k self-edits, and what of them the passage supports
-    best = [max(rewards[i : i + k]) for i in range(2 * n, len(rewards), k)]
-    scores[BEST.format(k)] = tuple(best)
+    # 3. writing: the best of k self-edits, their mean, and what of them the passage supports
+    own_rewards = [rewards[i : i + k] for i in range(2 * n, len(rewards), k)]
+    scores |= {BEST.format(k): tuple(map(max, own_rewards))}
+    scores |= {MEAN.format(k): tuple(map(mean, own_rewards))}
     verdicts = [
         knowledge.is_supported(line, passage)
         for passage, edit in own

@@ -18,7 +18,9 @@ STUDENT = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262
 
 
 def over_seeds(values):
-    """Mean and 95% interval of Student's t over seeds, in points, as text."""
+    """Mean and 95% interval of Student's t over seeds, in points, as text; of one seed, nothing."""
+    if len(values) == 1:
+        return ""
     half = STUDENT[len(values)] * stdev(values) / len(values) ** 0.5
     return f"{mean(values):+.1f} [{mean(values) - half:+.1f}, {mean(values) + half:+.1f}]"
 

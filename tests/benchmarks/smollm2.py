@@ -9,7 +9,7 @@ python tests/benchmarks/smollm2.py TRAIN.jsonl TEST.jsonl [--seeds 3]
 
 --few        seed 0 alone, and of the test passages the 24 about which a large language model, which
              saw them and not their exams, wrote the self-edits of squad_self_edits.json
---sixteen    the untrained arms alone, in NF4 and with the checkpoint's own 16 bits instead
+--sixteen    the arms before RL, with the checkpoint's own 16 bits instead of NF4
 --trials 100 after one of these: seed 0's first trials again, with products in fp32 and in bf16
 --schedules  what trials learn by steps and learning rates, on 14 training passages
 """
@@ -71,10 +71,13 @@ def in_16_bits(model):
     unpacking.dequantize_4bit = lambda weight, state: own[weight.data_ptr()]
 
 
-def add_untrained(arms):
-    """The two arms that nothing is trained for."""
+def add_before_rl(policy, test, seed, folder):
+    """The arms that need no RL, in a folder's journal."""
+    arms = Arms(policy, knowledge, test, seed, open_journal(folder))
     for arm in UNTRAINED:
         arms.add_untrained(arm, in_context=arm != UNTRAINED[0])
+    arms.add("passage only", [""] * len(test), written=0)
+    arms.add_sampled(BEFORE)
     return arms
 
 
@@ -83,9 +86,7 @@ def evaluate(train, test, folder, seed):
     policy = load(seed)
     history = sealkit.run_seal(policy.model, policy.tokenizer, train, 2, 5, folder, seed)
     policy.load(history.start)
-    arms = add_untrained(Arms(policy, knowledge, test, seed, open_journal(folder)))
-    arms.add("passage only", [""] * len(test), written=0)
-    arms.add_sampled(BEFORE)
+    arms = add_before_rl(policy, test, seed, folder)
     policy.load(history.iterations[-1].weights)
     arms.add_sampled(AFTER)
     policy.load(history.start)
@@ -103,6 +104,7 @@ def evaluate_seeds(train, test, folder, seeds):
         runs += [
             SimpleNamespace(settings=settings, last=AFTER, arms=table.scores, comparison=table)
         ]
+    print()
     print_tables(runs)
     arms, _ = evaluate(train, test, folder / "0", 0)
     arms.add_sampled("greedy, no RL", greedy=True)
@@ -122,14 +124,11 @@ def evaluate_few(train, test, folder):
     print_differences(arms)
 
 
-def evaluate_untrained(test, folder):
-    """Print the arms that nothing is trained for, in NF4 and in 16 bits."""
-    for bits in ("NF4", "16 bits"):
-        policy = load()
-        if bits != "NF4":
-            in_16_bits(policy.model)
-        cache = open_journal(folder / bits.replace(" ", "-"))
-        print(f"\n{bits}\n{add_untrained(Arms(policy, knowledge, test, 0, cache)).comparison}")
+def evaluate_16_bits(test, folder):
+    """Print what seed 0's policy does before RL, with 16-bit weights."""
+    policy = load()
+    in_16_bits(policy.model)
+    print_differences(add_before_rl(policy, test, 0, folder / "16-bits"))
 
 
 def print_differences(arms):
@@ -233,7 +232,7 @@ def main():
     if args.schedules:
         return compare_schedules(sealkit.load_passages(args.train))
     if args.sixteen:
-        return evaluate_untrained(test, args.folder)
+        return evaluate_16_bits(test, args.folder)
     train = sealkit.load_passages(args.train, limit=40)
     if args.few:
         return evaluate_few(train, test, args.folder)
