@@ -100,6 +100,7 @@ def evaluate_seeds(train, test, folder, seeds):
         arms, iterations = evaluate(train, test, folder / f"{seed}", seed)
         print(f"\nseed {seed}")
         print_e_steps(iterations)
+        print_differences(arms)
         settings, table = {"seed": seed}, arms.comparison
         runs += [
             SimpleNamespace(settings=settings, last=AFTER, arms=table.scores, comparison=table)
@@ -149,7 +150,10 @@ def print_e_steps(iterations):
         rows = {"passage only": iteration.item_only_rewards, "mean of 5": rewards.mean(1)}
         rows |= {"longest of 5": longest, "best of 5": rewards.max(1)}
         print(f"\niteration {iteration.number}")
-        print(Comparison({arm: tuple(row) for arm, row in rows.items()}))
+        table = Comparison({arm: tuple(row) for arm, row in rows.items()})
+        print(table)
+        for arm in rows:
+            print(f"{arm}: {points(table.difference(arm, 'passage only'))} to passage only")
         spread = (np.ptp(rewards, axis=1) > 0).sum()
         print(f"{spread} passages have a spread of rewards, {len(iteration.kept)} self-edits kept")
 
